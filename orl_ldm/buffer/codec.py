@@ -1,0 +1,65 @@
+"""From columns to the bytes of files and back: pure functions, in memory, the same for both codecs.
+
+A shard's files are a mapping from relative path to content; a shard that is one file has the empty path.
+"""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from orl_ldm.buffer import hdf5, zarr3
+from orl_ldm.buffer.schema import CodecName, Columns, FieldSpec, ShardError
+
+Files = Mapping[str, bytes]
+
+
+class Codec(Protocol):
+    """Two functions that know a file format and only ever see arrays in their stored dtypes."""
+
+    def encode(self, columns: Columns) -> dict[str, bytes]:
+        """Files for these columns; the same columns give the same bytes."""
+        ...
+
+    def decode(self, files: Files, fields: Sequence[FieldSpec], rows: int) -> dict[str, npt.NDArray[Any]]:
+        """Columns of exactly these fields, each (rows, *shape). Raises ShardError for anything else in the files."""
+        ...
+
+
+CODECS: Mapping[CodecName, Codec] = {"hdf5": hdf5, "zarr": zarr3}
+
+
+def encode(codec: CodecName, columns: Columns, fields: Sequence[FieldSpec]) -> dict[str, bytes]:
+    """Files of a shard. Columns must already be valid (rules.column_problems)."""
+    return CODECS[codec].encode({field.name: _to_stored(columns[field.name], field) for field in fields})
+
+
+def decode(codec: CodecName, files: Files, fields: Sequence[FieldSpec], rows: int) -> dict[str, npt.NDArray[Any]]:
+    """Columns of a shard in their declared dtypes. Raises ShardError; nothing in the files is ever executed."""
+    try:
+        stored = CODECS[codec].decode(files, fields, rows)
+    except ShardError:
+        raise
+    except Exception as error:  # whatever a format library says about a file that is not in its format
+        raise ShardError(f"cannot be parsed as {codec} ({type(error).__name__}: {error})") from error
+    return {field.name: _from_stored(stored[field.name], field) for field in fields}
+
+
+def digest(files: Files) -> str:
+    """SHA-256 of the single file, or of the lines "SHA256, two spaces, path, newline" of all files sorted by path."""
+    if set(files) == {""}:
+        return hashlib.sha256(files[""]).hexdigest()
+    lines = (f"{hashlib.sha256(files[path]).hexdigest()}  {path}\n" for path in sorted(files))
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def _to_stored(column: npt.NDArray[Any], field: FieldSpec) -> npt.NDArray[Any]:
+    return np.ascontiguousarray(column, dtype=field.stored)
+
+
+def _from_stored(column: npt.NDArray[Any], field: FieldSpec) -> npt.NDArray[Any]:
+    if field.dtype == "bool" and column.max(initial=0) > 1:
+        raise ShardError(f"stores {column.max()} in {field.name!r}, where only 0 and 1 are booleans")
+    return column.astype(field.dtype, copy=False)

@@ -1,0 +1,113 @@
+"""Publishing on a local file system: whole or not at all, whatever is killed, and whoever else writes the same."""
+
+import contextlib
+import errno
+import os
+import secrets
+import shutil
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+if sys.platform != "win32":
+    import fcntl
+
+TEMPORARY = ".tmp-"  # readers ignore every name that starts so
+
+
+def publish(root: Path, shard: str, targets: Mapping[str, Mapping[str, bytes]]) -> None:
+    """Make each `root/target` a file (the empty path alone) or a folder of files, in this order, durably.
+
+    All of them are written and flushed inside a temporary folder of `shard` first, so that a full disk is met before
+    anything is visible; then each is moved in one step, replacing what is there. Raises OSError, after cleaning up.
+    """
+    root.mkdir(parents=True, exist_ok=True)
+    with staging(root, shard) as stage:
+        for target, files in targets.items():
+            for path, content in files.items():
+                _write(stage / target / path if path else stage / target, content)
+        for folder, _, _ in os.walk(stage, topdown=False):
+            _sync(Path(folder))
+        for target in targets:
+            _move(stage / target, root / target, aside=stage)
+            _sync(root)  # before the next: a sidecar must not outlive its data in a power cut
+
+
+@contextlib.contextmanager
+def staging(root: Path, shard: str) -> Iterator[Path]:
+    """A fresh temporary folder, locked while its writer lives, removed in the end."""
+    stage, lock = _stage(root, shard)
+    try:
+        yield stage
+    finally:
+        shutil.rmtree(stage, ignore_errors=True)
+        if lock is not None:
+            os.close(lock)
+
+
+def _stage(root: Path, shard: str) -> tuple[Path, int | None]:
+    while True:
+        stage = root / f"{TEMPORARY}{shard}~{secrets.token_hex(8)}"  # shard names have no ~
+        stage.mkdir()
+        try:
+            return stage, _lock(stage)
+        except (BlockingIOError, FileNotFoundError):
+            continue  # another writer of the same shard swept it away between mkdir and lock
+        except OSError:
+            return stage, None  # a file system without locks: there, nobody sweeps either
+
+
+def sweep(root: Path, shard: str) -> None:
+    """Remove what killed writers of this shard left behind; what living ones stage is locked, and stays."""
+    for stale in root.glob(f"{TEMPORARY}{shard}~*"):
+        with contextlib.suppress(OSError):  # its writer lives, or it is gone already
+            lock = _lock(stale)
+            shutil.rmtree(stale, ignore_errors=True)
+            os.close(lock)
+
+
+def _lock(folder: Path) -> int:
+    """A descriptor that holds the folder until it is closed, or until the process ends, however it ends.
+
+    Raises BlockingIOError when another process holds it, FileNotFoundError when it is gone, OSError without locks.
+    """
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        folder.stat()
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _write(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("xb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync(folder: Path) -> None:
+    """Make the folder's own entries durable."""
+    if sys.platform != "win32":  # which cannot open a folder, and does not need to
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _move(staged: Path, target: Path, aside: Path) -> None:
+    """Rename over whatever is there; a folder with files in it has to step aside first."""
+    while True:
+        try:
+            staged.replace(target)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+        else:
+            return
+        with contextlib.suppress(FileNotFoundError):  # another writer of the same data moved it first
+            target.rename(aside / secrets.token_hex(8))

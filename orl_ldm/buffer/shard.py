@@ -1,0 +1,120 @@
+"""One shard on a store: found in a listing, its sidecar read, its data fetched, checked and parsed.
+
+Nothing is parsed before it is hashed, and nothing is fetched before its size is known to be the declared one.
+"""
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from orl_ldm.buffer import codec, rules, sidecar
+from orl_ldm.buffer.local import TEMPORARY
+from orl_ldm.buffer.schema import Columns, ShardError, Sidecar, is_shard_name
+from orl_ldm.buffer.store import FETCHES, Entry, Store
+from orl_ldm.errors import UserError
+
+SIDECAR_SUFFIX = ".json"
+
+
+def listing(store: Store) -> dict[str, Entry] | None:
+    """What a buffer's folder holds, None when there is no such folder. Raises UserError when it cannot be listed.
+
+    Data are looked for after the sidecars, so that a shard that is published at this moment is never seen without them.
+    """
+    try:
+        earlier, later = store.entries(), store.entries()
+    except OSError as error:
+        raise UserError(f"cannot list the buffer {store.url}: {error}; check the path and its rights") from error
+    if earlier is None or later is None:
+        return None
+    return {name: entry for name, entry in later.items() if name in earlier or not name.endswith(SIDECAR_SUFFIX)}
+
+
+def listed(store: Store) -> dict[str, Entry]:
+    """What a buffer's folder holds. Raises UserError when there is no such folder, or it cannot be listed."""
+    entries = listing(store)
+    if entries is None:
+        raise UserError(f"there is no buffer {store.url}; check the path, or collect into it first")
+    return entries
+
+
+def names(entries: Mapping[str, Entry]) -> list[str]:
+    """Sorted names of everything that claims to be published; not all of them need be valid shard names."""
+    stems = (name.removesuffix(SIDECAR_SUFFIX) for name in entries if name.endswith(SIDECAR_SUFFIX))
+    return sorted(stem for stem in stems if not stem.startswith(TEMPORARY))
+
+
+def sidecars(store: Store, entries: Mapping[str, Entry], wanted: Sequence[str]) -> dict[str, Sidecar | ShardError]:
+    """The sidecar of each shard, or what is wrong with it."""
+    with ThreadPoolExecutor(FETCHES) as pool:
+        return dict(zip(wanted, pool.map(lambda name: _outcome(store, entries, name), wanted), strict=True))
+
+
+def _outcome(store: Store, entries: Mapping[str, Entry], name: str) -> Sidecar | ShardError:
+    try:
+        return _sidecar(store, entries, name)
+    except ShardError as error:
+        return error
+
+
+def _sidecar(store: Store, entries: Mapping[str, Entry], name: str) -> Sidecar:
+    if not is_shard_name(name):
+        raise ShardError("has a name that is not allowed (letters, digits, . _ - only, at most 128)")
+    path = name + SIDECAR_SUFFIX
+    entry = entries[path]
+    if entry.kind != "file" or entry.size > sidecar.MAX_SIDECAR_BYTES:
+        raise ShardError(f"has a sidecar that is no file of at most {sidecar.MAX_SIDECAR_BYTES} bytes")
+    try:
+        return sidecar.loads(store.read([path])[path], name)
+    except OSError as error:
+        raise ShardError(f"has a sidecar that cannot be read ({error})") from error
+
+
+def has_data(entries: Mapping[str, Entry], shard: Sidecar) -> bool:
+    """Whether the listing holds the data of a sidecar, as the kind of entry that its codec makes."""
+    entry = entries.get(shard.data)
+    return entry is not None and entry.kind == ("file" if shard.codec == "hdf5" else "directory")
+
+
+def columns(store: Store, entries: Mapping[str, Entry], shard: Sidecar) -> Columns:
+    """The parsed columns, not yet judged by `rules`. Raises ShardError, saying why they cannot be trusted."""
+    if not has_data(entries, shard):
+        raise ShardError(
+            f"has no data: {shard.data} is missing; copy it again, or delete the sidecar and collect again"
+        )
+    try:
+        files = _files(store, entries, shard)
+    except OSError as error:
+        raise ShardError(f"has data that cannot be read ({error})") from error
+    if codec.digest(files) != shard.sha256:
+        raise ShardError(f"has data that do not match their SHA-256: {shard.data} was damaged or replaced")
+    return codec.decode(shard.codec, files, shard.fields, shard.rows)
+
+
+def checked_columns(store: Store, entries: Mapping[str, Entry], shard: Sidecar) -> Columns:
+    """The columns of a shard that keeps every rule. Raises ShardError with the first reason otherwise."""
+    found = columns(store, entries, shard)
+    if problems := content_problems(found, shard):
+        raise ShardError(problems[0])
+    return found
+
+
+def content_problems(found: Columns, shard: Sidecar) -> list[str]:
+    """Every rule that parsed columns break, the sidecar's count of episodes included."""
+    problems = rules.column_problems(found, shard.header, shard.images)
+    if not problems and len(rules.episode_bounds(found)) != shard.episodes:
+        return [f"has {len(rules.episode_bounds(found))} episodes where its sidecar declares {shard.episodes}"]
+    return problems
+
+
+def _files(store: Store, entries: Mapping[str, Entry], shard: Sidecar) -> codec.Files:
+    tree = {"": entries[shard.data]} if shard.codec == "hdf5" else store.tree(shard.data)
+    if links := [path for path, entry in tree.items() if entry.kind != "file"]:
+        raise ShardError(f"has in {shard.data} what is no plain file: {links[0]}")
+    size = sum(entry.size for entry in tree.values())
+    if size != shard.bytes:
+        raise ShardError(
+            f"has {size} bytes of data where {shard.bytes} are declared: {shard.data} is cut off or damaged"
+        )
+    full = {path: f"{shard.data}/{path}" if path else shard.data for path in tree}
+    contents = store.read(list(full.values()))
+    return {path: contents[full[path]] for path in tree}

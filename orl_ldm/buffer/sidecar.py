@@ -1,0 +1,179 @@
+"""Sidecars as JSON text: written in one way only, read without believing anything.
+
+The text seals itself: its last key, `seal`, is the SHA-256 of all the bytes before that key.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any, NoReturn, TypeVar, get_args
+
+from orl_ldm.buffer.schema import (
+    MAX_SHARD_BYTES,
+    SCHEMA_VERSION,
+    CodecName,
+    FieldSpec,
+    Header,
+    ImageRef,
+    OtherSchemaError,
+    ShardError,
+    Sidecar,
+    field_specs,
+    is_shard_name,
+)
+from orl_ldm.errors import UserError
+
+#: Reading is refused above this; a sidecar of 100,000 images stays below it.
+MAX_SIDECAR_BYTES = 2**24
+
+_SEAL = b'"seal": "'
+_END = b'"\n}\n'
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_T = TypeVar("_T")
+
+
+def dumps(sidecar: Sidecar) -> bytes:
+    """The sidecar's file content: UTF-8 JSON, the same bytes for the same sidecar on every machine."""
+    head = json.dumps(asdict(sidecar), indent=1, allow_nan=False).encode()[:-2] + b",\n "
+    return head + _SEAL + hashlib.sha256(head).hexdigest().encode() + _END
+
+
+def loads(content: bytes, name: str) -> Sidecar:
+    """The sidecar of shard `name` from its file's content. Raises ShardError, saying what is wrong with it."""
+    if len(content) > MAX_SIDECAR_BYTES:
+        raise ShardError(f"has a sidecar of {len(content)} bytes, more than {MAX_SIDECAR_BYTES}")
+    doc = _parse(content)
+    schema = _take(doc, "schema", int)
+    if schema != SCHEMA_VERSION:
+        raise OtherSchemaError(
+            f"is in schema {schema} but this version reads schema {SCHEMA_VERSION}: "
+            "read it with the orl_ldm that wrote it, or collect it again"
+        )
+    _check_seal(content, _take(doc, "seal", str))
+    _check_keys(doc, {*Sidecar.__dataclass_fields__, "seal"}, "sidecar")
+    codec = _take(doc, "codec", str)
+    if codec not in get_args(CodecName):
+        raise ShardError(f"has the unknown codec {_short(codec)}; known are {', '.join(get_args(CodecName))}")
+    sidecar = Sidecar(
+        schema=schema,
+        name=_take(doc, "name", str),
+        codec=codec,  # type: ignore[arg-type]  # checked above
+        header=_header(_take(doc, "header", dict)),
+        rows=_take(doc, "rows", int),
+        episodes=_take(doc, "episodes", int),
+        bytes=_take(doc, "bytes", int),
+        sha256=_take(doc, "sha256", str),
+        fields=tuple(_field(field) for field in _take(doc, "fields", list)),
+        images=tuple(_image(image) for image in _take(doc, "images", list)),
+    )
+    _check(sidecar, name)
+    return sidecar
+
+
+def _parse(content: bytes) -> dict[str, Any]:
+    try:
+        doc = json.loads(content.decode(), object_pairs_hook=_unique, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise ShardError(f"has a sidecar that is not JSON ({error}): restore it, or collect the shard again") from None
+    if not isinstance(doc, dict):
+        raise ShardError("has a sidecar that is not a JSON object: restore it, or collect the shard again")
+    return doc
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len(dict(pairs)) != len(pairs):
+        raise ValueError("a key is repeated")
+    return dict(pairs)
+
+
+def _refuse_constant(token: str) -> NoReturn:
+    raise ValueError(f"{token} is not a JSON number")
+
+
+def _check_seal(content: bytes, seal: str) -> None:
+    head, _, tail = content.rpartition(_SEAL)
+    if hashlib.sha256(head).hexdigest() != seal or tail != seal.encode() + _END:
+        raise ShardError(
+            "has a sidecar that was damaged or edited: restore it, or delete it and collect the shard again"
+        )
+
+
+def _check(sidecar: Sidecar, name: str) -> None:
+    if not is_shard_name(sidecar.name) or sidecar.name != name:
+        raise ShardError(f"has the sidecar of {_short(sidecar.name)}: files were renamed or swapped; copy them again")
+    if _SHA256.fullmatch(sidecar.sha256) is None:
+        raise ShardError(f"declares the SHA-256 {_short(sidecar.sha256)}, which is not 64 lower-case hex digits")
+    if sidecar.fields != field_specs(sidecar.header):
+        raise ShardError(f"declares other columns than schema {SCHEMA_VERSION} requires under its header")
+    memory = sidecar.rows * sum(field.row_bytes for field in sidecar.fields)
+    if sidecar.rows < 1 or not 1 <= sidecar.episodes <= sidecar.rows:
+        raise ShardError(f"declares {sidecar.rows} rows in {sidecar.episodes} episodes, which cannot be")
+    if not 1 <= sidecar.bytes <= MAX_SHARD_BYTES or memory > MAX_SHARD_BYTES:
+        raise ShardError(
+            f"declares {sidecar.bytes} bytes on disk and {memory} in memory; {MAX_SHARD_BYTES} is the most allowed"
+        )
+
+
+def _header(doc: Mapping[str, Any]) -> Header:
+    _check_keys(doc, set(Header.__dataclass_fields__), "header")
+    for key in ("feature_names", "action_names", "term_names"):
+        _check_items(key, _take(doc, key, list), str)
+    for key in ("action_low", "action_high"):
+        _check_items(key, _take(doc, key, list), int, float)
+    for key in ("pipeline_digest", "ldm_id", "ldm_digest", "behavior_id"):
+        _take(doc, key, str)
+    for key in ("nfe_max", "seed"):
+        _take(doc, key, int)
+    _check_items("packages", list(_take(doc, "packages", dict).values()), str)
+    _check_items("reward_weights", list(_take(doc, "reward_weights", dict).values()), int, float)
+    try:
+        return Header(**doc)
+    except (UserError, OverflowError) as error:  # OverflowError: an integer of 400 digits is no float
+        raise ShardError(f"has a header that cannot be true: {error}") from None
+
+
+def _field(doc: object) -> FieldSpec:
+    entry = _object(doc, FieldSpec)
+    shape = _take(entry, "shape", list)
+    _check_items("shape", shape, int)
+    return FieldSpec(_take(entry, "name", str), _take(entry, "dtype", str), tuple(shape))
+
+
+def _image(doc: object) -> ImageRef:
+    entry = _object(doc, ImageRef)
+    try:
+        return ImageRef(_take(entry, "image_id", int), _take(entry, "name", str), _take(entry, "scene", str))
+    except UserError as error:
+        raise ShardError(f"has an image that cannot be: {error}") from None
+
+
+def _object(doc: object, kind: type[FieldSpec] | type[ImageRef]) -> dict[str, Any]:
+    if not isinstance(doc, dict):
+        raise ShardError(f"has a sidecar with {_short(doc)} where a {kind.__name__} is needed")
+    _check_keys(doc, set(kind.__dataclass_fields__), kind.__name__)
+    return doc
+
+
+def _take(doc: Mapping[str, Any], key: str, kind: type[_T]) -> _T:
+    value = doc.get(key)
+    if type(value) is not kind:  # not isinstance: True is no row count
+        raise ShardError(f"has a sidecar whose {key!r} is {_short(value)} where a {kind.__name__} is needed")
+    return value
+
+
+def _check_items(key: str, items: list[Any], *kinds: type) -> None:
+    for item in items:
+        if type(item) not in kinds:
+            raise ShardError(f"has a sidecar with {_short(item)} in {key!r} where a {kinds[-1].__name__} is needed")
+
+
+def _check_keys(doc: Mapping[str, Any], expected: set[str], what: str) -> None:
+    if difference := set(doc) ^ expected:
+        raise ShardError(f"has a {what} in which the keys {_short(sorted(difference))} are missing or unknown")
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."

@@ -1,0 +1,84 @@
+"""Logged transitions in memory: what a learner sees of a buffer.
+
+Legend: N rows (transitions), E episodes, F observation features, A action dimensions, T raw reward terms.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from orl_ldm.buffer import rules
+from orl_ldm.buffer.schema import Header, ImageRef
+
+
+@dataclass(frozen=True)
+class Transitions:
+    """All rows of all good shards, in the order of shard names; rows of an episode are contiguous and in time order.
+
+    An episode is known by its id *and* its behaviour and seed: buffers of two behaviours may both have an episode 0,
+    so tell episodes apart by `episode_bounds`.
+    """
+
+    header: Header  # of the first shard; behaviour, seed and packages may differ in others
+    columns: Mapping[str, npt.NDArray[Any]]
+    images: Mapping[int, ImageRef]
+    shards: tuple[str, ...]  # those that rows came from
+    quarantined: Mapping[str, str]  # shard name -> why its rows are not here
+
+    @property
+    def observations(self) -> npt.NDArray[np.float32]:
+        """(N, F)"""
+        return self.columns["observations"]
+
+    @property
+    def actions(self) -> npt.NDArray[np.float32]:
+        """(N, A), within the header's bounds."""
+        return self.columns["actions"]
+
+    @property
+    def log_probs(self) -> npt.NDArray[np.float32]:
+        """(N,) log-density of the action under the behaviour, in the action's natural units."""
+        return self.columns["log_probs"]
+
+    @property
+    def rewards(self) -> npt.NDArray[np.float32]:
+        """(N,) under the header's reward weights."""
+        return self.columns["rewards"]
+
+    @property
+    def terminals(self) -> npt.NDArray[np.bool_]:
+        """(N,) the episode came to its end on this row."""
+        return self.columns["terminals"]
+
+    @property
+    def timeouts(self) -> npt.NDArray[np.bool_]:
+        """(N,) the episode was cut off after this row."""
+        return self.columns["timeouts"]
+
+    @property
+    def values(self) -> npt.NDArray[np.float32]:
+        """(N, T) raw reward terms, zero but on the last row of an episode."""
+        return self.columns["values"]
+
+    @property
+    def potentials(self) -> npt.NDArray[np.float32]:
+        """(N,)"""
+        return self.columns["potentials"]
+
+    @property
+    def episode_id(self) -> npt.NDArray[np.int64]:
+        """(N,)"""
+        return self.columns["episode_id"]
+
+    @property
+    def image_id(self) -> npt.NDArray[np.int64]:
+        """(N,) keys of `images`."""
+        return self.columns["image_id"]
+
+    @property
+    def episode_bounds(self) -> npt.NDArray[np.int64]:
+        """(E, 2) first row of each episode and one past its last."""
+        return rules.episode_bounds(self.columns)

@@ -1,0 +1,112 @@
+"""Write shards: each whole or not at all, once."""
+
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from orl_ldm.buffer import codec as codecs
+from orl_ldm.buffer import rules, shard, sidecar
+from orl_ldm.buffer.schema import (
+    SCHEMA_VERSION,
+    CodecName,
+    Header,
+    ImageRef,
+    OtherSchemaError,
+    ShardError,
+    Sidecar,
+    field_specs,
+    is_shard_name,
+)
+from orl_ldm.buffer.store import Store
+from orl_ldm.errors import UserError
+
+
+class BufferWriter:
+    """Writes the shards of one collection to a folder or fsspec URL, which is made when the first shard is written.
+
+    Any number of writers may share a buffer, on any number of machines, even for the same work. Raises UserError for
+    a URL that cannot be opened.
+    """
+
+    def __init__(self, url: str | Path, header: Header, codec: CodecName = "hdf5") -> None:
+        if codec not in get_args(CodecName):
+            raise UserError(f"unknown buffer codec {codec!r}; choose one of {', '.join(get_args(CodecName))}")
+        self._store = Store(url)
+        self._header = header
+        self._codec: CodecName = codec
+
+    def published(self) -> set[str]:
+        """Names of the shards that need not be written: what remains to be done is the set difference.
+
+        They have a readable sidecar of this schema and header (other packages aside), and data beside it; whether the
+        data are sound is for `verify` to say. A name that other work has taken is not among them: `write` refuses it.
+        """
+        return {
+            name for name, found in self._find().items() if isinstance(found, Sidecar) and not self._differences(found)
+        }
+
+    def write(self, name: str, columns: Mapping[str, npt.NDArray[Any]], images: Sequence[ImageRef]) -> Sidecar:
+        """Publish one shard, durably; returns its sidecar, or the existing one when `name` is already published.
+
+        Columns are those of `schema.field_specs`, N rows each; `images` must hold every image that they mention.
+        Raises UserError before anything is written for a name or columns that break a rule, or when the name is taken
+        by other work; and after cleaning up when the store does not take the data.
+        """
+        if not is_shard_name(name):
+            raise UserError(f"{name!r} is no shard name: use 1 to 128 of letters, digits, . _ - and start with no mark")
+        if problems := rules.column_problems(columns, self._header, images):
+            raise UserError(f"shard {name} {'; and it '.join(problems)}; nothing was written")
+        self._store.sweep(name)
+        existing = self._find({name}).get(name)
+        if isinstance(existing, OtherSchemaError):
+            raise UserError(f"shard {name} of {self._store.url} {existing}; until then, write to another folder")
+        if isinstance(existing, Sidecar):
+            if differences := self._differences(existing):
+                raise UserError(
+                    f"shard {name} of {self._store.url} is there already, but its {differences[0]}; "
+                    "write to another folder, or give other work another name"
+                )
+            return existing
+        fields = field_specs(self._header)
+        files = codecs.encode(self._codec, columns, fields)
+        described = Sidecar(
+            schema=SCHEMA_VERSION,
+            name=name,
+            codec=self._codec,
+            header=self._header,
+            rows=len(columns["terminals"]),
+            episodes=int(np.count_nonzero(columns["terminals"] | columns["timeouts"])),
+            bytes=sum(map(len, files.values())),
+            sha256=codecs.digest(files),
+            fields=fields,
+            images=tuple(images),
+        )
+        self._publish(described, files)
+        return described
+
+    def _find(self, wanted: Collection[str] | None = None) -> dict[str, Sidecar | ShardError]:
+        """What stands in the buffer under these names, or all names; a sidecar without data is as good as nothing."""
+        entries = shard.listing(self._store) or {}
+        names = [name for name in shard.names(entries) if wanted is None or name in wanted]
+        found = shard.sidecars(self._store, entries, names)
+        return {name: one for name, one in found.items() if isinstance(one, ShardError) or shard.has_data(entries, one)}
+
+    def _differences(self, existing: Sidecar) -> list[str]:
+        return rules.header_differences(existing.header, self._header, may_differ={"packages"})
+
+    def _publish(self, described: Sidecar, files: codecs.Files) -> None:
+        name, content = described.name, sidecar.dumps(described)
+        try:
+            sidecar.loads(content, name)  # what a reader would refuse, its size above all, is not written
+        except ShardError as error:
+            raise UserError(f"shard {name} {error}; nothing was written") from error
+        try:
+            self._store.publish(name, {described.data: files, name + shard.SIDECAR_SUFFIX: {"": content}})
+        except OSError as error:
+            raise UserError(
+                f"cannot write shard {name} to {self._store.url}: {error.strerror or error}; "
+                "make room or set its rights, then collect again: published shards are kept"
+            ) from error

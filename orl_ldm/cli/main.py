@@ -1,0 +1,140 @@
+"""`orl-ldm`: one command for each stage. Each reads a pipeline file and explains itself when a stage is missing."""
+
+import signal
+import sys
+from collections.abc import Callable
+from typing import Annotated, Any, NoReturn
+
+import typer
+from rich.console import Console
+
+from orl_ldm.errors import UserError
+
+app = typer.Typer(
+    help="Teach a frozen latent diffusion model to super-resolve aerial images, by offline reinforcement learning.\n\n"
+    "The stages are collect (GPU), train (any machine), evaluate; `demo` runs all three.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+console = Console()
+
+PipelineArgument = Annotated[
+    str, typer.Argument(help="A pipeline file (.toml), or the name of one in pipelines/.", show_default=True)
+]
+SetOption = Annotated[
+    list[str], typer.Option("--set", help="Override one setting: section.key=value. Repeatable.", metavar="KEY=VALUE")
+]
+
+
+@app.command()
+def collect(pipeline: PipelineArgument = "demo", settings: SetOption = []) -> None:  # noqa: B006
+    """Roll the LDM out over training images and publish every decision to a buffer."""
+    from orl_ldm.cli import stages
+
+    stages.collect(pipeline, settings, console)
+
+
+@app.command()
+def train(pipeline: PipelineArgument = "demo", settings: SetOption = []) -> None:  # noqa: B006
+    """Learn a policy offline from one or many buffers. Needs no LDM and no images."""
+    from orl_ldm.cli import stages
+
+    stages.train(pipeline, settings, console)
+
+
+@app.command()
+def evaluate(pipeline: PipelineArgument = "demo", settings: SetOption = []) -> None:  # noqa: B006
+    """Score the policy and its controls on held-out images; write tables and the report."""
+    from orl_ldm.cli import stages
+
+    stages.evaluate(pipeline, settings, console)
+
+
+@app.command()
+def report(pipeline: PipelineArgument = "demo", settings: SetOption = []) -> None:  # noqa: B006
+    """Write tables, figures and the HTML page of an evaluation again."""
+    from orl_ldm.cli import stages
+
+    stages.report(pipeline, settings, console)
+
+
+@app.command()
+def demo(pipeline: PipelineArgument = "demo", settings: SetOption = []) -> None:  # noqa: B006
+    """Collect, train, evaluate and report, one after the other."""
+    from orl_ldm.cli import stages
+
+    stages.collect(pipeline, settings, console)
+    stages.train(pipeline, settings, console)
+    stages.evaluate(pipeline, settings, console)
+
+
+@app.command()
+def pretrain(
+    pipeline: Annotated[str, typer.Argument(help="A pretraining file (.toml).")] = "pipelines/pretrain.toml",
+    settings: SetOption = [],  # noqa: B006
+) -> None:
+    """Train an LDM of your own (first stage, then denoiser) on any image source."""
+    from orl_ldm.cli import stages
+
+    stages.pretrain(pipeline, settings, console)
+
+
+@app.command()
+def prepare() -> None:
+    """Fetch what the metrics need (the AlexNet weights of LPIPS) into the user's cache."""
+    from orl_ldm.cli import stages
+
+    stages.prepare(console)
+
+
+@app.command()
+def verify(buffers: Annotated[list[str], typer.Argument(help="Buffer folders or fsspec URLs.")]) -> None:
+    """Check every shard of a buffer; exit with 1 when something is wrong with it."""
+    from orl_ldm.cli import stages
+
+    if not stages.verify(buffers, console):
+        raise typer.Exit(1)
+
+
+@app.command()
+def images(
+    pipeline: PipelineArgument = "demo",
+    split: Annotated[str, typer.Option(help="Which split to list.")] = "test",
+    sheet: Annotated[str, typer.Option(help="Also save a contact sheet of the images here (.png).")] = "",
+    settings: SetOption = [],  # noqa: B006
+) -> None:
+    """List the names of the images that a pipeline draws from a split."""
+    from orl_ldm.cli import stages
+
+    stages.images(pipeline, settings, split, sheet, console)
+
+
+def main(run: Callable[[], Any] = app) -> NoReturn:
+    """The console script: UserErrors in one sentence, Ctrl-C and SIGTERM without a traceback."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    errors = Console(stderr=True)
+    try:
+        run()
+    except UserError as error:
+        errors.print(f"[red]error:[/red] {_escaped(error)}", soft_wrap=True, highlight=False)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        errors.print("interrupted; run the same command again to go on where it stopped")
+        sys.exit(130)
+    sys.exit(0)
+
+
+def _interrupt(signum: int, frame: object) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def _escaped(error: UserError) -> str:
+    from rich.markup import escape
+
+    return escape(str(error))
+
+
+if __name__ == "__main__":
+    main()

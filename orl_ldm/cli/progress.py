@@ -1,0 +1,47 @@
+"""Progress bars: what is running, how fast, and how long it will take."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+
+class RateColumn(ProgressColumn):
+    """Items per second."""
+
+    def render(self, task: Task) -> Text:
+        """The speed, once there is one."""
+        return Text(f"{task.speed:.1f}/s" if task.speed else "-/s", style="progress.data.speed")
+
+
+def _bar(console: Console) -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), RateColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=console)
+
+
+@contextmanager
+def episodes_bar(what: str, console: Console) -> Iterator[Callable[[int, int], None]]:
+    """A bar that is told (episodes done, episodes in all)."""
+    with _bar(console) as progress:
+        task = progress.add_task(what, total=None)
+
+        def advance(done: int, total: int) -> None:
+            progress.update(task, completed=done, total=total)
+
+        yield advance
+
+
+@contextmanager
+def methods_bar(console: Console) -> Iterator[Callable[[str, int, int], None]]:
+    """One bar for each method that is being scored, told (method, images done, images in all)."""
+    with _bar(console) as progress:
+        tasks = {}
+
+        def advance(method: str, done: int, total: int) -> None:
+            if method not in tasks:
+                tasks[method] = progress.add_task(method, total=total)
+            progress.update(tasks[method], completed=done, total=total)
+
+        yield advance

@@ -1,0 +1,139 @@
+"""What the commands do: open what a stage needs, run it under a progress bar, and say what comes next."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from orl_ldm.cli.progress import episodes_bar, methods_bar
+from orl_ldm.config import build, digest, override, read_toml
+from orl_ldm.errors import UserError
+from orl_ldm.pipeline import Pipeline, load_pipeline
+
+
+def collect(name: str, settings: Sequence[str], console: Console) -> None:
+    """Publish every shard of the pipeline's collection that is not there yet."""
+    pipeline = load_pipeline(name, settings)
+    quiet()
+    from orl_ldm.collect.collector import collect as run
+    from orl_ldm.diffusion.ldm import open_ldm
+
+    ldm = open_ldm(pipeline.ldm)
+    weights = pipeline.train.reward_weights()
+    with episodes_bar("collect", console) as advance:
+        result = run(pipeline.collect, pipeline.data, pipeline.sampler, ldm, weights, advance)
+    resumed = f" ({result.resumed} of {result.units} shards were there already)" if result.resumed else ""
+    console.print(f"{result.episodes} episodes in {result.url}{resumed}")
+    console.print(f"next: orl-ldm train {name}", highlight=False)
+
+
+def train(name: str, settings: Sequence[str], console: Console) -> None:
+    """Train the pipeline's policy."""
+    pipeline = load_pipeline(name, settings)
+    for buffer in pipeline.train.buffers:
+        if "://" not in buffer and not Path(buffer).is_dir():
+            raise UserError(
+                f"there is no buffer {buffer!r} yet: collect it first (make collect PIPELINE={pipeline.name}, or "
+                f"orl-ldm collect {name}), or name others with --set train.buffers"
+            )
+    from orl_ldm.learn import train as run
+
+    folder = run(pipeline.train)
+    console.print(f"policy in {folder}")
+    console.print(f"next: orl-ldm evaluate {name}", highlight=False)
+
+
+def evaluate(name: str, settings: Sequence[str], console: Console) -> None:
+    """Score everything and report."""
+    pipeline = load_pipeline(name, settings)
+    policy = Path(pipeline.train.out) / "policy"
+    if not (policy / "policy.json").exists():
+        raise UserError(
+            f"there is no policy in {str(policy)!r} yet: train one first (make train PIPELINE={pipeline.name}, or "
+            f"orl-ldm train {name})"
+        )
+    quiet()
+    from orl_ldm.evaluate.run import Task
+    from orl_ldm.evaluate.run import evaluate as run
+
+    command = " ".join(["orl-ldm evaluate", name, *(f"--set {setting}" for setting in settings)])
+    task = Task(pipeline.name, pipeline.evaluate, pipeline.data, pipeline.ldm, pipeline.sampler, policy, command)
+    with methods_bar(console) as advance:
+        run(task, advance)
+    _report(pipeline, console)
+
+
+def report(name: str, settings: Sequence[str], console: Console) -> None:
+    """Tables, figures and page of an evaluation that has been made."""
+    _report(load_pipeline(name, settings), console)
+
+
+def _report(pipeline: Pipeline, console: Console) -> None:
+    from orl_ldm.report import build_report, print_table, write_tables
+
+    folder = Path(pipeline.evaluate.out)
+    write_tables(folder)
+    page = build_report(folder, Path(pipeline.train.out))
+    print_table(folder, console)
+    console.print(f"report: {page}", highlight=False, soft_wrap=True)
+
+
+def pretrain(path: str, settings: Sequence[str], console: Console) -> None:
+    """Train and export an LDM."""
+    from orl_ldm.pretrain.config import PretrainConfig
+    from orl_ldm.pretrain.run import pretrain as run
+
+    config = build(PretrainConfig, override(read_toml(Path(path)), settings), path)
+    folder = run(config)
+    console.print(f"LDM in {folder}; use it with --set ldm.id={folder}", highlight=False, soft_wrap=True)
+
+
+def prepare(console: Console) -> None:
+    """Fetch the metric's weights."""
+    from orl_ldm.metrics import lpips_weights
+
+    console.print(f"LPIPS weights: {lpips_weights(console.print)}", highlight=False, soft_wrap=True)
+
+
+def verify(buffers: Sequence[str], console: Console) -> bool:
+    """Print every problem and note; True when every published shard is sound."""
+    from orl_ldm.buffer import verify as check
+
+    problems = [problem for buffer in buffers for problem in check(buffer)]
+    for problem in problems:
+        console.print(str(problem), highlight=False, soft_wrap=True, markup=False)
+    sound = all(problem.harmless for problem in problems)
+    if sound:
+        console.print("every shard is sound")
+    return sound
+
+
+def images(name: str, settings: Sequence[str], split: str, sheet: str, console: Console) -> None:
+    """Print image names; save a contact sheet on request."""
+    pipeline = load_pipeline(name, settings)
+    quiet()
+    from orl_ldm.images.sheet import save_sheet
+    from orl_ldm.images.sources import open_images
+
+    data = pipeline.data
+    count = pipeline.evaluate.images if split == data.test_split else pipeline.collect.images
+    refs = open_images(data.source, split, data.classes, count, data.seed)
+    for ref in refs:
+        console.print(ref.name, highlight=False, markup=False)
+    if sheet:
+        save_sheet(refs, Path(sheet))
+    console.print(f"{len(refs)} images, list {digest([ref.name for ref in refs])[:12]}", highlight=False)
+
+
+def quiet() -> None:
+    """Keep the libraries' own progress bars and notices off the screen."""
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    import datasets
+    import diffusers
+
+    datasets.disable_progress_bars()
+    datasets.utils.logging.set_verbosity_error()
+    diffusers.utils.logging.set_verbosity_error()
+    diffusers.utils.logging.disable_progress_bar()

@@ -1,0 +1,185 @@
+"""Collect a buffer: deterministic units of work, each published as one shard.
+
+A unit is a range of images with all their rollouts. Its name says what it is, so resuming is a set difference: a
+collector that was killed, or a second machine, does what is not yet published.
+"""
+
+import hashlib
+import platform
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from orl_ldm.buffer import BufferWriter, Header
+from orl_ldm.buffer import ImageRef as LoggedImage
+from orl_ldm.collect.config import CollectConfig
+from orl_ldm.config import digest
+from orl_ldm.diffusion.config import SamplerConfig
+from orl_ldm.diffusion.ldm import LDM
+from orl_ldm.env.rollout import Rollout, roll_out
+from orl_ldm.env.spaces import SPEC
+from orl_ldm.images.config import DataConfig
+from orl_ldm.images.pairs import Batch, load_pairs
+from orl_ldm.images.sources import ImageRef, open_images
+from orl_ldm.metrics import Metrics
+from orl_ldm.policy import BroadPolicy, Explorer, Policy, load_policy
+from orl_ldm.reward import TERMS, RewardWeights, compose
+from orl_ldm.streams import stable_id
+
+#: The versions that a reader may want to know; they do not decide whether shards belong together.
+PACKAGES = ("orl-ldm", "torch", "diffusers", "numpy", "torchmetrics")
+
+
+@dataclass(frozen=True)
+class Collection:
+    """What a call of `collect` did."""
+
+    url: str
+    units: int
+    resumed: int  # of these, published by an earlier call
+    episodes: int
+
+
+def behavior(config: CollectConfig) -> tuple[Policy, str]:
+    """The behaviour policy and its id."""
+    if not config.policy:
+        name = f"broad-{digest(config.alpha, config.beta)[:12]}"
+        return BroadPolicy(SPEC, config.alpha, config.beta), name
+    policy, _ = load_policy(config.policy)
+    SPEC.require(policy.spec, f"the policy in {config.policy!r}")
+    weights = hashlib.sha256()
+    for key, tensor in sorted(policy.state_dict().items()):
+        weights.update(key.encode() + tensor.cpu().numpy().tobytes())
+    return Explorer(policy, config.spread), f"explore-{weights.hexdigest()[:12]}-{config.spread:g}"
+
+
+def collect(
+    config: CollectConfig,
+    data: DataConfig,
+    sampler: SamplerConfig,
+    ldm: LDM,
+    weights: RewardWeights,
+    advance: Callable[[int, int], None] = lambda done, total: None,
+) -> Collection:
+    """Roll out every unit that is not published yet and publish it. `advance(done, total)` hears of episodes.
+
+    Rewards of one unit are computed, and its shard is written, while the next unit is being denoised. Raises UserError
+    when images, LDM or policy do not fit; what was published before stays.
+    """
+    refs = open_images(data.source, data.train_split, data.classes, config.images, data.seed)
+    policy, behavior_id = behavior(config)
+    shared = digest(asdict(data), asdict(sampler), ldm.digest, asdict(weights))
+    unit = (behavior_id, config.seed, config.images, config.rollouts, config.first_rollout, config.unit_images)
+    identity = digest(shared, *unit)
+    header = _header(shared, ldm, behavior_id, config, sampler, weights)
+    writer = BufferWriter(config.out, header, config.codec)
+    units = {
+        f"{identity[:12]}-{start:06d}-{min(start + config.unit_images, len(refs)):06d}": refs[
+            start : start + config.unit_images
+        ]
+        for start in range(0, len(refs), config.unit_images)
+    }
+    published = writer.published() & set(units)
+    total = len(refs) * config.rollouts
+    done = sum(len(units[name]) for name in published) * config.rollouts
+    advance(done, total)
+    metrics = Metrics(device=ldm.device)
+    waiting: Future[int] | None = None
+    with ThreadPoolExecutor(max_workers=1) as scorer:
+        for name, images in units.items():
+            if name in published:
+                continue
+            batch = repeated(load_pairs(images, data), config.rollouts)
+            ids, rollouts = keys(images, config)
+            rollout = roll_out(ldm, policy, batch.lr, ids, rollouts, sampler, config.seed, hr=batch.hr)
+            if waiting is not None:
+                done += waiting.result()
+                advance(done, total)
+            waiting = scorer.submit(_publish, writer, name, rollout, batch, images, rollouts, metrics, header)
+        if waiting is not None:
+            done += waiting.result()
+            advance(done, total)
+    return Collection(config.out, len(units), len(published), total)
+
+
+def repeated(batch: Batch, rollouts: int) -> Batch:
+    """Every image `rollouts` times in a row."""
+    refs = tuple(ref for ref in batch.refs for _ in range(rollouts))
+    return Batch(batch.hr.repeat_interleave(rollouts, 0), batch.lr.repeat_interleave(rollouts, 0), refs)
+
+
+def keys(images: Sequence[ImageRef], config: CollectConfig) -> tuple[list[int], list[int]]:
+    """(image ids, rollout numbers) of a unit's episodes."""
+    numbers = range(config.first_rollout, config.first_rollout + config.rollouts)
+    return [ref.image_id for ref in images for _ in numbers], [k for _ in images for k in numbers]
+
+
+def _publish(
+    writer: BufferWriter,
+    name: str,
+    rollout: Rollout,
+    batch: Batch,
+    images: Sequence[ImageRef],
+    rollouts: Sequence[int],
+    metrics: Metrics,
+    header: Header,
+) -> int:
+    """Score a unit's episodes and write its shard; returns their number."""
+    quality = metrics(rollout.images, batch.hr.to(rollout.images.device)).cpu().numpy()
+    terms = np.column_stack([quality, rollout.nfe, rollout.seconds]).astype(np.float32)
+    columns = to_columns(rollout, terms, batch.refs, rollouts, header)
+    writer.write(name, columns, [LoggedImage(ref.image_id, ref.name, ref.scene) for ref in images])
+    return len(batch.refs)
+
+
+def to_columns(
+    rollout: Rollout, terms: npt.NDArray[np.float32], refs: Sequence[ImageRef], rollouts: Sequence[int], header: Header
+) -> dict[str, npt.NDArray[Any]]:
+    """The buffer's columns of B episodes with raw terms (B, 5)."""
+    rows = len(rollout.slot)
+    last = np.append(rollout.slot[1:] != rollout.slot[:-1], True)
+    values = np.zeros((rows, len(TERMS)), dtype=np.float32)
+    values[last] = terms
+    rewards = np.zeros(rows, dtype=np.float32)
+    rewards[last] = compose(terms, RewardWeights(**header.reward_weights), header.nfe_max)
+    episodes = [
+        stable_id(f"{header.behavior_id}/{header.seed}/{ref.name}/{number}")
+        for ref, number in zip(refs, rollouts, strict=True)
+    ]
+    return {
+        "observations": rollout.observations,
+        "actions": rollout.actions,
+        "log_probs": rollout.log_probs,
+        "rewards": rewards,
+        "terminals": last,
+        "timeouts": np.zeros(rows, dtype=bool),
+        "values": values,
+        "potentials": rollout.potentials,
+        "episode_id": np.array(episodes, dtype=np.int64)[rollout.slot],
+        "image_id": np.array([ref.image_id for ref in refs], dtype=np.int64)[rollout.slot],
+    }
+
+
+def _header(
+    shared: str, ldm: LDM, behavior_id: str, config: CollectConfig, sampler: SamplerConfig, weights: RewardWeights
+) -> Header:
+    return Header(
+        feature_names=SPEC.feature_names,
+        action_names=SPEC.action_names,
+        action_low=SPEC.action_low,
+        action_high=SPEC.action_high,
+        term_names=TERMS,
+        nfe_max=sampler.nfe_max,
+        pipeline_digest=shared,
+        ldm_id=ldm.ldm_id,
+        ldm_digest=ldm.digest,
+        behavior_id=behavior_id,
+        seed=config.seed,
+        packages={"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
+        reward_weights=asdict(weights),
+    )

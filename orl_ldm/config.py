@@ -1,0 +1,82 @@
+"""Configuration is data: frozen dataclasses that load from TOML, take overrides, and have a digest."""
+
+import hashlib
+import json
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, is_dataclass
+from pathlib import Path
+from typing import Any, TypeVar, get_args, get_type_hints
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from orl_ldm.errors import UserError
+
+T = TypeVar("T")
+
+#: Set as `__pydantic_config__` in every configuration dataclass: a key that does not exist is an error.
+STRICT = ConfigDict(extra="forbid")
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The table of a TOML file. Raises UserError when it is missing or malformed."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"there is no pipeline file {str(path)!r}") from None
+    except IsADirectoryError:
+        raise UserError(f"{str(path)!r} is a folder: name a pipeline file (.toml)") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{str(path)!r} is not valid TOML: {error}") from error
+
+
+def override(table: dict[str, Any], settings: Sequence[str]) -> dict[str, Any]:
+    """A copy of `table` with every ``section.key=value`` of `settings` applied; values are TOML, or else plain text."""
+    result: dict[str, Any] = json.loads(json.dumps(table))
+    for setting in settings:
+        path, equals, text = setting.partition("=")
+        keys = path.strip().split(".")
+        if not equals or not all(keys):
+            raise UserError(f"--set {setting!r} is not of the form section.key=value")
+        place = result
+        for key in keys[:-1]:
+            place = place.setdefault(key, {})
+            if not isinstance(place, dict):
+                raise UserError(f"--set {setting!r}: {key!r} is a value, not a section")
+        place[keys[-1]] = _literal(text.strip())
+    return result
+
+
+def _literal(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def build(kind: type[T], table: Mapping[str, Any], where: str) -> T:
+    """`table` as a dataclass of type `kind`. Raises UserError naming the first wrong key, its value and the fault."""
+    try:
+        return TypeAdapter(kind).validate_python(table)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        if first["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
+            raise UserError(f"{where}: there is no setting {key!r}; {_choices(kind, first['loc'])}") from None
+        raise UserError(f"{where}: {key} = {first.get('input')!r}: {first['msg']}") from None
+
+
+def _choices(kind: Any, location: tuple[int | str, ...]) -> str:
+    """The names that would have been right at the place of a wrong key."""
+    for part in location[:-1]:
+        kind = get_args(kind)[0] if isinstance(part, int) else get_type_hints(kind).get(part, kind)
+    names = getattr(kind, "__dataclass_fields__", {})
+    return f"choose one of: {', '.join(names)}" if names else "see the pipeline's documentation"
+
+
+def digest(*configs: Any) -> str:
+    """SHA-256 (hex) of the values of dataclasses, independent of how they were written down."""
+    text = json.dumps(
+        [asdict(c) if is_dataclass(c) and not isinstance(c, type) else c for c in configs], sort_keys=True
+    )
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,189 @@
+"""Load a latent diffusion super-resolution model in diffusers' format, from a folder or the hub.
+
+Legend: B batch, C latent channels, H x W image, h x w latent = LR image (f4 first stage, x4 super-resolution).
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderDC, AutoencoderKL, UNet2DModel, VQModel
+from torch import Tensor, nn
+
+from orl_ldm.diffusion.config import LDMConfig
+from orl_ldm.diffusion.schedule import NoiseSchedule, schedule_of
+from orl_ldm.errors import UserError
+
+FIRST_STAGES: dict[str, type[Any]] = {
+    "VQModel": VQModel,
+    "AutoencoderKL": AutoencoderKL,
+    "AutoencoderDC": AutoencoderDC,
+}
+EMBEDDED = Path(__file__).resolve().parents[2] / "data" / "embedded-ldm"
+
+
+@dataclass(frozen=True)
+class LDM:
+    """A frozen LDM. Images are in [0, 1]; latents are in the denoiser's own scale; nothing needs gradients."""
+
+    ldm_id: str
+    digest: str  # SHA-256 over the weights and configurations
+    unet: nn.Module
+    first_stage: nn.Module
+    schedule: NoiseSchedule
+    latent_channels: int
+    scale: int  # image size / latent size
+    latent_scale: float  # latent = encoder output * latent_scale
+    size_multiple: int  # LR height and width must be multiples of this
+
+    @property
+    def device(self) -> torch.device:
+        """Where the networks are."""
+        return next(self.unet.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype the networks run in; everything outside them is float32."""
+        return next(self.unet.parameters()).dtype
+
+    @torch.no_grad()
+    def encode(self, image: Tensor) -> Tensor:
+        """(B, 3, H, W) in [0, 1] -> latents (B, C, h, w) float32; the mean of a Gaussian posterior, no quantisation."""
+        return encode(self.first_stage, image.to(self.dtype)).float() * self.latent_scale
+
+    @torch.no_grad()
+    def decode(self, latents: Tensor) -> Tensor:
+        """Latents (B, C, h, w) -> (B, 3, H, W) float32, around [0, 1] and not clamped."""
+        image = self.first_stage.decode((latents / self.latent_scale).to(self.dtype)).sample
+        return (image.float() + 1) / 2  # type: ignore[no-any-return]
+
+    @torch.no_grad()
+    def denoise(self, x: Tensor, t: Tensor, lr: Tensor) -> Tensor:
+        """One denoiser call (1 NFE): noisy latents (B, C, h, w), timesteps (B,), LR images (B, 3, h, w) in [0, 1]."""
+        joined = torch.cat([x, lr * 2 - 1], dim=1).to(self.dtype)
+        return self.unet(joined, t.to(self.dtype)).sample.float()  # type: ignore[no-any-return]
+
+
+def encode(first_stage: nn.Module, image: Tensor) -> Tensor:
+    """What a first stage makes of (B, 3, H, W) in [0, 1], unscaled; each of FIRST_STAGES calls it by another name."""
+    encoded = first_stage.encode(image * 2 - 1)
+    if hasattr(encoded, "latent_dist"):
+        return encoded.latent_dist.mean  # type: ignore[no-any-return]
+    return encoded.latent if hasattr(encoded, "latent") else encoded.latents  # type: ignore[no-any-return]
+
+
+def load_ldm(ldm_id: str, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> LDM:
+    """Load `embedded`, a local folder, or a hub id such as CompVis/ldm-super-resolution-4x-openimages.
+
+    Only safetensors weights are read. Raises UserError when the folder is missing or is not such a model.
+    """
+    folder = resolve(ldm_id)
+    index = _json(folder / "model_index.json", ldm_id)
+    names = {name: spec[1] for name, spec in index.items() if isinstance(spec, list) and len(spec) == 2 and spec[1]}
+    stage_name = next((name for name, cls in names.items() if cls in FIRST_STAGES), None)
+    if stage_name is None or names.get("unet") != "UNet2DModel" or "scheduler" not in names:
+        raise UserError(
+            f"{ldm_id!r} is not an LDM super-resolution model: model_index.json must name a UNet2DModel `unet`, "
+            f"a `scheduler` and a first stage of {', '.join(FIRST_STAGES)}; it names {names}"
+        )
+    for part in (stage_name, "unet"):
+        if not any((folder / part).glob("*.safetensors")):
+            raise UserError(f"{ldm_id!r} has no safetensors weights in {part}/; other formats are not read")
+    load = {"torch_dtype": dtype, "use_safetensors": True, "local_files_only": True, "low_cpu_mem_usage": False}
+    unet = UNet2DModel.from_pretrained(folder / "unet", **load)
+    first_stage = FIRST_STAGES[names[stage_name]].from_pretrained(folder / stage_name, **load)
+    return make_ldm(
+        unet, first_stage, _json(folder / "scheduler" / "scheduler_config.json", ldm_id), ldm_id, digest(folder), device
+    )
+
+
+def open_ldm(config: LDMConfig) -> LDM:
+    """`load_ldm` as a pipeline says. Raises UserError for a device that is not there."""
+    name = config.device if config.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f"ldm.device {name!r} is not usable here: {str(error).splitlines()[0]}") from None
+    return load_ldm(config.id, device, getattr(torch, config.dtype))
+
+
+def make_ldm(
+    unet: nn.Module,
+    first_stage: nn.Module,
+    scheduler_config: dict[str, Any],
+    ldm_id: str,
+    digest: str,
+    device: torch.device | str = "cpu",
+) -> LDM:
+    """Freeze networks into an LDM. Raises UserError when the channels do not fit together."""
+    channels = int(unet.config.out_channels)  # not in_channels // 2: the LR image is 3 channels, the latent may not be
+    config: Any = first_stage.config
+    if int(unet.config.in_channels) != channels + 3 or int(config.latent_channels) != channels:
+        raise UserError(
+            f"the networks of {ldm_id!r} do not fit: the denoiser takes {unet.config.in_channels} channels and gives "
+            f"{channels} (it must take 3 more, the LR image), the first stage has {config.latent_channels}"
+        )
+    # A VQModel's LDM and the stock pipeline do not rescale latents; AutoencoderKL declares its factor.
+    latent_scale = float(config.scaling_factor) if isinstance(first_stage, AutoencoderKL) else 1.0
+    levels = len(config.get("decoder_block_out_channels") or config.block_out_channels)
+    for network in (unet, first_stage):
+        network.requires_grad_(False).eval().to(device)
+    return LDM(
+        ldm_id=ldm_id,
+        digest=digest,
+        unet=unet,
+        first_stage=first_stage,
+        schedule=schedule_of(scheduler_config),
+        latent_channels=channels,
+        scale=2 ** (levels - 1),
+        latent_scale=latent_scale,
+        size_multiple=2 ** (len(unet.config.block_out_channels) - 1),
+    )
+
+
+def scheduler_config(ldm_id: str) -> dict[str, Any]:
+    """The diffusers scheduler configuration that an LDM comes with."""
+    return _json(resolve(ldm_id) / "scheduler" / "scheduler_config.json", ldm_id)
+
+
+def resolve(ldm_id: str) -> Path:
+    """The local folder of an LDM; a hub id is downloaded into the hub's cache."""
+    if ldm_id == "embedded":
+        if not (EMBEDDED / "model_index.json").exists():
+            raise UserError("the embedded LDM is missing: run from a clone of the repository, or name one with ldm.id")
+        return EMBEDDED
+    folder = Path(ldm_id)
+    if folder.is_dir():
+        return folder
+    if ldm_id.count("/") != 1 or ldm_id.startswith((".", "/", "~")):
+        raise UserError(f"there is no LDM at {ldm_id!r}: give `embedded`, a folder, or a hub id (owner/name)")
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(ldm_id, allow_patterns=["*.json", "*.safetensors"]))
+    except Exception as error:  # many kinds of network and repository errors
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"could not get the LDM {ldm_id!r} from the hub (no such folder either): {reason}") from error
+
+
+def digest(folder: Path) -> str:
+    """SHA-256 over every configuration and weight file, by relative path."""
+    whole = hashlib.sha256()
+    for path in sorted(p for p in folder.rglob("*") if p.suffix in (".json", ".safetensors")):
+        whole.update(path.relative_to(folder).as_posix().encode() + b"\0")
+        whole.update(hashlib.sha256(path.read_bytes()).digest())
+    return whole.hexdigest()
+
+
+def _json(path: Path, ldm_id: str) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise UserError(f"{ldm_id!r} is not a diffusers model: it has no {path.name}") from None
+    except ValueError as error:
+        raise UserError(f"{path.name} of {ldm_id!r} is not JSON: {error}") from error
+    return dict(content)

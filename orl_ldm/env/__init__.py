@@ -1,0 +1,1 @@
+"""The decision process: observations, actions, rewards, and the Gymnasium vector environment."""

@@ -1,0 +1,73 @@
+"""What the policy sees: a short float32 vector per image, computed after the denoiser ran at t.
+
+Every feature is about one by construction (ratios and logarithms), independent of the image size, and computed per
+image: nothing in it depends on the batch.
+"""
+
+import torch
+from torch import Tensor
+
+from orl_ldm.diffusion.config import SamplerConfig
+from orl_ldm.diffusion.sampler import State, low_pass
+from orl_ldm.diffusion.schedule import NoiseSchedule
+from orl_ldm.images.resample import downscale, upscale
+
+TINY = 1e-6
+
+
+def observe(state: State, schedule: NoiseSchedule, config: SamplerConfig) -> Tensor:
+    """Observations (B, F) float32, in the order of FEATURES."""
+    smooth = low_pass(state.x0)
+    luma = state.lr.mean(dim=1)
+    columns = [
+        state.t / schedule.num_train_timesteps,
+        schedule.log_snr(state.t) / 10,
+        state.decisions / config.nfe_max,
+        1 - state.nfe / config.nfe_max,
+        rms(state.x0 - smooth),
+        state.x0.std(dim=(1, 2, 3)),
+        rms(state.x0 - state.x0_before),
+        rms(state.eps),
+        rms(low_pass(state.x0 - state.base)),
+        rms(state.x0 - state.base),
+        gradient_energy(luma),
+        luma.std(dim=(1, 2)),
+        luma.mean(dim=(1, 2)),
+        spectrum_slope(luma),
+        upscale_residual(state.lr),
+    ]
+    return torch.stack([column.to(torch.float32) for column in columns], dim=-1)
+
+
+def rms(x: Tensor) -> Tensor:
+    """Root mean square of each image, (B,)."""
+    return x.square().mean(dim=tuple(range(1, x.ndim))).sqrt()
+
+
+def gradient_energy(luma: Tensor) -> Tensor:
+    """log10 of the mean squared forward difference of (B, h, w), (B,): about -2 where busy, -4 where smooth."""
+    vertical = luma.diff(dim=1).square().mean(dim=(1, 2))
+    horizontal = luma.diff(dim=2).square().mean(dim=(1, 2))
+    return torch.log10(vertical + horizontal + TINY)
+
+
+def spectrum_slope(luma: Tensor) -> Tensor:
+    """Least-squares slope of log power over log frequency of (B, h, w), (B,); about -1 (busy) to -3 (smooth)."""
+    height, width = luma.shape[-2:]
+    window = torch.hann_window(height, device=luma.device)[:, None] * torch.hann_window(width, device=luma.device)
+    centred = luma - luma.mean(dim=(1, 2), keepdim=True)
+    power = torch.fft.rfft2(centred * window).abs().square()
+    fy = torch.fft.fftfreq(height, device=luma.device)[:, None]
+    fx = torch.fft.rfftfreq(width, device=luma.device)
+    radius = (fy.square() + fx.square()).sqrt()
+    used = (radius > 1.5 / min(height, width)) & (radius <= 0.5)
+    x = radius[used].log()
+    x = x - x.mean()
+    y = (power[:, used] + TINY).log()
+    return (y * x).sum(-1) / x.square().sum()
+
+
+def upscale_residual(lr: Tensor) -> Tensor:
+    """log10 of the rms of lr - up(down(lr)) at scale 2, (B,): how much a further bicubic step would lose."""
+    small = downscale(lr, 2)
+    return torch.log10(rms(lr - upscale(small, 2)) + TINY)

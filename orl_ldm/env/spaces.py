@@ -1,0 +1,49 @@
+"""The action vector and what it means to the sampler; the one place where both spaces are named."""
+
+from typing import Final
+
+import torch
+from torch import Tensor
+
+from orl_ldm.diffusion.sampler import Decision, State
+from orl_ldm.policy import PolicySpec
+
+#: Observation features in order; `observe` computes them in this order.
+FEATURES: Final = (
+    "position/t",
+    "position/log_snr",
+    "position/decision",
+    "position/nfe_left",
+    "estimate/high_frequency",
+    "estimate/std",
+    "estimate/change",
+    "estimate/noise_std",
+    "mismatch/low_frequency",
+    "mismatch/detail",
+    "lr/gradient",
+    "lr/std",
+    "lr/mean",
+    "lr/spectrum_slope",
+    "lr/upscale_residual",
+)
+
+#: name -> (low, high, neutral). `step` has no neutral value of its own: plain DDIM's steps are those of its grid.
+ACTIONS: Final = {
+    "step": (0.0, 1.0, 1.0),
+    "eta": (0.0, 1.0, 0.0),
+    "detail": (0.5, 1.5, 1.0),
+    "fidelity": (0.0, 1.0, 0.0),
+}
+
+SPEC: Final = PolicySpec(
+    feature_names=FEATURES,
+    action_names=tuple(ACTIONS),
+    action_low=tuple(low for low, _, _ in ACTIONS.values()),
+    action_high=tuple(high for _, high, _ in ACTIONS.values()),
+)
+
+
+def decide(state: State, actions: Tensor) -> Decision:
+    """Action vectors (B, 4) as decisions: t_next = t * step; the others as they are."""
+    step, eta, detail, fidelity = actions.to(torch.float32).unbind(-1)
+    return Decision(state.t * step.double(), eta, detail, fidelity)

@@ -1,0 +1,160 @@
+"""The decision process as Gymnasium environments: a vector environment, and one of it as a plain Env.
+
+Legend: B environments, F features, A actions. An episode is one rollout of one image; the reward comes at its end.
+"""
+
+from collections.abc import Sequence
+from dataclasses import fields
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import numpy.typing as npt
+import torch
+from gymnasium.vector import VectorEnv
+from gymnasium.vector.utils import batch_space
+from torch import Tensor
+
+from orl_ldm.diffusion.config import SamplerConfig
+from orl_ldm.diffusion.ldm import LDM
+from orl_ldm.diffusion.sampler import State, advance, begin, ends, finish
+from orl_ldm.env.observe import observe
+from orl_ldm.env.spaces import SPEC, decide
+from orl_ldm.images.pairs import Batch
+from orl_ldm.metrics import Metrics
+from orl_ldm.reward import RewardWeights, compose
+
+Floats = npt.NDArray[np.float32]
+Step = tuple[Floats, npt.NDArray[np.float64], npt.NDArray[np.bool_], npt.NDArray[np.bool_], dict[str, Any]]
+
+
+class SteeringVectorEnv(VectorEnv[Floats, Floats, Floats]):
+    """`num_envs` images in flight; a step is one decision for each of them.
+
+    Observations float32 (B, F) named by SPEC.feature_names; actions float32 (B, A) between SPEC's bounds; the reward is
+    0 until the episode's last step. Episodes terminate (they are never truncated: the NFE budget is part of the
+    process). An environment that has ended is reset by its next step, whose action is ignored and whose reward is 0
+    (Gymnasium's next-step autoreset). `infos["terms"]` holds the raw reward terms (B, 5) of the episodes that ended.
+    """
+
+    def __init__(
+        self,
+        ldm: LDM,
+        images: Batch,
+        metrics: Metrics,
+        num_envs: int = 1,
+        weights: RewardWeights = RewardWeights(),
+        config: SamplerConfig = SamplerConfig(),
+    ) -> None:
+        autoreset = getattr(gym.vector, "AutoresetMode", None)
+        self.metadata = {"autoreset_mode": autoreset.NEXT_STEP if autoreset else "next-step"}
+        self.num_envs = num_envs
+        self.ldm, self.images, self.metrics, self.weights, self.config = ldm, images, metrics, weights, config
+        self.single_observation_space = gym.spaces.Box(-np.inf, np.inf, (len(SPEC.feature_names),), np.float32)
+        low, high = np.array(SPEC.action_low, np.float32), np.array(SPEC.action_high, np.float32)
+        self.single_action_space = gym.spaces.Box(low, high, dtype=np.float32)
+        self.observation_space = batch_space(self.single_observation_space, num_envs)
+        self.action_space = batch_space(self.single_action_space, num_envs)
+        self._state: State | None = None
+        self._ended = np.ones(num_envs, dtype=bool)
+        self._episodes = 0
+        self._noise_seed = 0
+
+    def reset(self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None) -> Any:
+        """Start every environment on its next image; returns (observations, {})."""
+        if isinstance(seed, int) or seed is None:
+            super().reset(seed=seed)
+        if seed is not None:
+            self._noise_seed, self._episodes = (seed if isinstance(seed, int) else int(seed[0] or 0)), 0
+        self._state = None
+        self._restart(np.ones(self.num_envs, dtype=bool))
+        return self._observations(), {}
+
+    @torch.no_grad()
+    def step(self, actions: Floats) -> Step:
+        """One decision for each environment."""
+        if self._state is None:
+            raise RuntimeError("call reset() before step()")
+        rewards, terminated = np.zeros(self.num_envs), np.zeros(self.num_envs, dtype=bool)
+        infos: dict[str, Any] = {}
+        resetting = self._ended.copy()
+        decision = decide(self._state, torch.as_tensor(np.asarray(actions), device=self.ldm.device))
+        done = ends(self._state, decision, self.config) & ~torch.as_tensor(resetting, device=self.ldm.device)
+        going = ~done & ~torch.as_tensor(resetting, device=self.ldm.device)
+        if done.any():
+            finished = self._state.select(done)
+            terms = self._terms(finished, finish(self.ldm, finished, decision.select(done), self._noise_seed))
+            terminated = done.cpu().numpy()
+            rewards[terminated] = compose(terms, self.weights, self.config.nfe_max)
+            infos["terms"] = np.zeros((self.num_envs, terms.shape[1]))
+            infos["terms"][terminated] = terms
+            infos["_terms"] = terminated
+        if going.any():
+            moved = advance(self.ldm, self._state.select(going), decision.select(going), self.config, self._noise_seed)
+            self._state = _put(self._state, going, moved)
+        if resetting.any():
+            self._restart(resetting)
+        self._ended = terminated
+        return self._observations(), rewards, terminated, np.zeros_like(terminated), infos
+
+    def _restart(self, which: npt.NDArray[np.bool_]) -> None:
+        """Begin the next images of the list, in turn, in the environments of `which`."""
+        count = int(which.sum())
+        numbers = np.arange(self._episodes, self._episodes + count)
+        self._episodes += count
+        chosen, rollouts = numbers % len(self.images.refs), numbers // len(self.images.refs)
+        ids = [self.images.refs[i].image_id for i in chosen]
+        fresh = begin(self.ldm, self.images.lr[torch.as_tensor(chosen)], ids, rollouts.tolist())
+        index = torch.as_tensor(chosen, device=self.ldm.device)
+        fresh = State(**{f.name: getattr(fresh, f.name) for f in fields(State)} | {"slot": index})
+        mask = torch.as_tensor(which, device=self.ldm.device)
+        self._state = fresh if self._state is None else _put(self._state, mask, fresh)
+        self._ended = np.where(which, False, self._ended)
+
+    def _terms(self, finished: State, output: Tensor) -> npt.NDArray[np.float64]:
+        """Raw reward terms (n, 5) of finished episodes; seconds are not measured here."""
+        quality = self.metrics(output, self.images.hr[finished.slot.cpu()].to(output.device)).cpu()
+        cost = torch.stack([finished.nfe.cpu().float(), torch.zeros(len(finished))], dim=-1)
+        return torch.cat([quality, cost], dim=-1).double().numpy()
+
+    def _observations(self) -> Floats:
+        assert self._state is not None
+        return np.asarray(observe(self._state, self.ldm.schedule, self.config).cpu().numpy())
+
+
+class SteeringEnv(gym.Env[Floats, Floats]):
+    """One image at a time, for libraries that take a plain Gymnasium Env."""
+
+    metadata: dict[str, Any] = {"render_modes": []}  # noqa: RUF012
+
+    def __init__(
+        self,
+        ldm: LDM,
+        images: Batch,
+        metrics: Metrics,
+        weights: RewardWeights = RewardWeights(),
+        config: SamplerConfig = SamplerConfig(),
+    ) -> None:
+        self._vector = SteeringVectorEnv(ldm, images, metrics, 1, weights, config)
+        self.observation_space = self._vector.single_observation_space
+        self.action_space = self._vector.single_action_space
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Floats, dict[str, Any]]:
+        """Start the next image."""
+        super().reset(seed=seed)
+        observations, _ = self._vector.reset(seed=seed)
+        return observations[0], {}
+
+    def step(self, action: Floats) -> tuple[Floats, float, bool, bool, dict[str, Any]]:
+        """One decision."""
+        observations, rewards, terminated, truncated, infos = self._vector.step(np.asarray(action)[None])
+        info = {"terms": infos["terms"][0]} if terminated[0] else {}
+        return observations[0], float(rewards[0]), bool(terminated[0]), bool(truncated[0]), info
+
+
+def _put(state: State, mask: Tensor, rows: State) -> State:
+    """`state` with the rows of `mask` replaced."""
+    columns: Sequence[Tensor] = [getattr(state, f.name).clone() for f in fields(State)]
+    for column, f in zip(columns, fields(State), strict=True):
+        column[mask] = getattr(rows, f.name)
+    return State(*columns)

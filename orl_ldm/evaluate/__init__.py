@@ -1,0 +1,1 @@
+"""Score methods on held-out images: baselines, controls and the steered policy."""

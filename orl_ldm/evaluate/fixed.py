@@ -1,0 +1,91 @@
+"""The best fixed schedule: the control that a learned policy must beat.
+
+A fixed schedule is a first action (the warm start) and a second one that is repeated until the episode ends, the same
+for every image, over the policy's own action space. CMA-ES (Hansen 2016) searches it on training images with a given
+number of episodes.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import cma
+import numpy as np
+import torch
+
+from orl_ldm.diffusion.config import SamplerConfig
+from orl_ldm.diffusion.ldm import LDM
+from orl_ldm.diffusion.sampler import Decision, Driver, State, sample
+from orl_ldm.env.spaces import SPEC, decide
+from orl_ldm.images.pairs import Batch
+from orl_ldm.metrics import Metrics
+from orl_ldm.reward import RewardWeights, compose
+
+
+@dataclass(frozen=True)
+class FixedSchedule:
+    """`start` is the first `step` action; the other four are used in every decision."""
+
+    start: float
+    step: float
+    eta: float
+    detail: float
+    fidelity: float
+
+    @staticmethod
+    def of_unit(values: "np.ndarray[tuple[int], np.dtype[np.float64]]") -> "FixedSchedule":
+        """From five numbers in [0, 1]."""
+        low = np.array([SPEC.action_low[0], *SPEC.action_low])
+        high = np.array([SPEC.action_high[0], *SPEC.action_high])
+        return FixedSchedule(*(float(v) for v in low + (high - low) * np.clip(values, 0, 1)))
+
+    def driver(self) -> Driver:
+        """The schedule as the sampler's driver."""
+        first = torch.tensor([self.start, self.eta, self.detail, self.fidelity])
+        later = torch.tensor([self.step, self.eta, self.detail, self.fidelity])
+
+        def drive(state: State) -> Decision:
+            is_first = (state.decisions == 0)[:, None].cpu()
+            return decide(state, torch.where(is_first, first, later).to(state.t.device))
+
+        return drive
+
+
+#: Where the search starts: one call from t = 0.7 T with the projection, a strong schedule by itself.
+START = (0.7, 0.3, 0.0, 0.5, 0.9)
+
+
+def search(
+    ldm: LDM,
+    images: Batch,
+    metrics: Metrics,
+    weights: RewardWeights,
+    sampler: SamplerConfig,
+    episodes: int,
+    seed: int,
+    advance: Callable[[int, int], None] = lambda done, total: None,
+) -> tuple[FixedSchedule, float]:
+    """(best schedule, its mean reward) among `episodes // len(images)` candidates, each tried on all `images`."""
+    ids = [ref.image_id for ref in images.refs]
+    target = images.hr.to(ldm.device)
+
+    def reward(values: "np.ndarray[tuple[int], np.dtype[np.float64]]") -> float:
+        driver = FixedSchedule.of_unit(values).driver()
+        result = sample(ldm, images.lr, ids, [0] * len(ids), driver, sampler, seed)
+        quality = metrics(result.images, target).cpu().numpy()
+        cost = np.column_stack([result.nfe.cpu().numpy(), np.zeros(len(ids))])
+        return float(compose(np.column_stack([quality, cost]), weights, sampler.nfe_max).mean())
+
+    budget = max(1, episodes // len(ids))
+    options = {"bounds": [0, 1], "seed": seed + 1, "verbose": -9, "popsize": min(8, budget), "maxfevals": budget}
+    strategy = cma.CMAEvolutionStrategy(list(START), 0.25, options)
+    best, best_reward, tried = np.array(START), reward(np.array(START)), 1
+    while tried < budget:
+        candidates = strategy.ask()[: budget - tried]
+        rewards = [reward(np.asarray(candidate)) for candidate in candidates]
+        tried += len(candidates)
+        advance(tried * len(ids), budget * len(ids))
+        if max(rewards) > best_reward:
+            best, best_reward = np.asarray(candidates[int(np.argmax(rewards))]), max(rewards)
+        if len(candidates) == strategy.popsize:
+            strategy.tell(candidates, [-r for r in rewards])
+    return FixedSchedule.of_unit(best), best_reward

@@ -1,0 +1,244 @@
+"""Evaluate: score every method on held-out images, with results kept per method and batch so that it can resume.
+
+Writes, in `config.out`: per_image.csv, actions.csv, facts.json, examples/, images.txt, and parts/ (to resume from).
+"""
+
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from orl_ldm.config import digest
+from orl_ldm.diffusion.config import LDMConfig, SamplerConfig
+from orl_ldm.diffusion.ldm import LDM, open_ldm, scheduler_config
+from orl_ldm.env.spaces import SPEC
+from orl_ldm.errors import UserError
+from orl_ldm.evaluate import methods as m
+from orl_ldm.evaluate.config import EvaluateConfig
+from orl_ldm.evaluate.examples import write_examples
+from orl_ldm.evaluate.fixed import FixedSchedule, search
+from orl_ldm.images.config import DataConfig
+from orl_ldm.images.pairs import Batch, load_pairs
+from orl_ldm.images.sources import ImageRef, open_images
+from orl_ldm.metrics import Contract, Metrics
+from orl_ldm.policy import load_policy
+from orl_ldm.reward import SETTINGS, RewardWeights, compose
+
+Advance = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Task:
+    """All that an evaluation reads."""
+
+    name: str
+    config: EvaluateConfig
+    data: DataConfig
+    ldm: LDMConfig
+    sampler: SamplerConfig
+    policy: Path
+    command: str
+
+
+@dataclass(frozen=True)
+class Scores:
+    """One method on all images, in their order."""
+
+    quality: npt.NDArray[np.float32]  # (N, 3) PSNR, SSIM, LPIPS
+    nfe: npt.NDArray[np.int64]  # (N,)
+    seconds: npt.NDArray[np.float64]  # (N,)
+    pixels: npt.NDArray[np.uint8]  # (N, H, W, 3)
+    decisions: npt.NDArray[np.float32]  # (M, 7), slot counted over all images; empty for methods without any
+
+
+def evaluate(task: Task, advance: Advance = lambda what, done, total: None) -> Path:
+    """Run whatever is not yet done and write the results; returns the folder. Raises UserError for what is wrong."""
+    config, out = task.config, Path(task.config.out)
+    policy, facts = load_policy(task.policy)
+    SPEC.require(policy.spec, f"the policy in {str(task.policy)!r}")
+    if facts.get("nfe_max", task.sampler.nfe_max) != task.sampler.nfe_max:
+        raise UserError(
+            f"the policy was trained for sampler.nfe_max = {facts['nfe_max']}, not {task.sampler.nfe_max}: set it alike"
+        )
+    ldm = open_ldm(task.ldm)
+    refs = open_images(task.data.source, task.data.test_split, task.data.classes, config.images, task.data.seed)
+    weights = RewardWeights(**facts["weights"])
+    metrics = Metrics(Contract(), ldm.device)
+    runner = Runner(out / "parts", refs, task.data, ldm, metrics, config.batch_size, advance)
+
+    identity = digest({k: v.double().sum().item() for k, v in policy.state_dict().items()}, asdict(task.sampler))
+    episodes = config.search_episodes or int(facts["episodes"])
+    schedule, train_reward = _best_fixed(task, ldm, metrics, weights, episodes, advance)
+    steered = m.steered(ldm, policy, identity, task.sampler, config.seed)
+    scores = {steered.name: runner.score(steered)}
+    same = max(1, round(float(scores[steered.name].nfe.mean())))
+    plan = _plan(task, ldm, schedule, same)
+    scores = {method.name: runner.score(method) for method in plan} | scores
+    roles = {
+        "bicubic": "bicubic",
+        "ceiling": "autoencoder ceiling",
+        "alone": _alone(config.ddim_steps, 0),
+        "fixed": "best fixed schedule",
+        "steered": steered.name,
+    }
+    table = _table(scores, refs, weights, task.sampler.nfe_max)
+    _write_csv(table, out / "per_image.csv")
+    _write_csv(_actions(scores[steered.name], refs), out / "actions.csv")
+    write_examples(out / "examples", refs, task.data, {role: scores[name] for role, name in roles.items()}, roles)
+    (out / "images.txt").write_text("".join(f"{ref.name}\n" for ref in refs))
+    summary = {
+        "pipeline": task.name,
+        "setting": facts.get("setting", ""),
+        "weights": asdict(weights),
+        "images": len(refs),
+        "size": task.data.size,
+        "seed": config.seed,
+        "contract": Contract().describe(),
+        "ldm": {"id": ldm.ldm_id, "digest": ldm.digest},
+        "nfe_max": task.sampler.nfe_max,
+        "policy": facts,
+        "roles": roles,
+        "fixed_schedule": {**asdict(schedule), "train_reward": train_reward},
+        "search_episodes": episodes,
+        "command": task.command,
+    }
+    (out / "facts.json").write_text(json.dumps(summary, indent=2) + "\n")
+    return out
+
+
+def _alone(steps: int, eta: float) -> str:
+    return f"LDM alone, DDIM {steps}, eta {eta:g}"
+
+
+def _plan(task: Task, ldm: LDM, schedule: FixedSchedule, same: int) -> list[m.Method]:
+    """Every method but the steered one, in the order of the table."""
+    seed, steps = task.config.seed, task.config.ddim_steps
+    alone = [m.ldm_alone(ldm, ldm.schedule.grid(steps), eta, _alone(steps, eta), seed) for eta in (0, 1)]
+    grid = ldm.schedule.grid(same, "trailing")
+    alone.append(m.ldm_alone(ldm, grid, 0, f"LDM alone, DDIM {same} (the policy's NFE)", seed))
+    solvers = [m.dpm_solver(ldm, scheduler_config(task.ldm.id), n, seed) for n in (10, 20)]
+    key = f"fixed/{asdict(schedule)}/{asdict(task.sampler)}/{seed}"
+    fixed = m.steered_by(ldm, "best fixed schedule", key, schedule.driver(), task.sampler, seed)
+    networks = [m.network(path, ldm.scale, ldm.device) for path in task.config.spandrel]
+    projected = [m.with_projection(method) for method in alone]
+    return [*m.interpolations(ldm), *networks, *alone, *projected, *solvers, fixed]
+
+
+def _best_fixed(
+    task: Task, ldm: LDM, metrics: Metrics, weights: RewardWeights, episodes: int, advance: Advance
+) -> tuple[FixedSchedule, float]:
+    """Search once for these settings and keep the answer beside the results."""
+    config, data = task.config, task.data
+    key = digest(asdict(data), asdict(task.sampler), ldm.digest, asdict(weights), episodes, config.search_images)
+    path = Path(config.out) / "parts" / f"fixed-{key[:16]}.json"
+    if path.exists():
+        kept = json.loads(path.read_text())
+        return FixedSchedule(**kept["schedule"]), float(kept["reward"])
+    images = load_pairs(open_images(data.source, data.train_split, data.classes, config.search_images, data.seed), data)
+
+    def heard(done: int, total: int) -> None:
+        advance("search: best fixed schedule", done, total)
+
+    schedule, reward = search(ldm, images, metrics, weights, task.sampler, episodes, config.seed, heard)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _replace(path, json.dumps({"schedule": asdict(schedule), "reward": reward}).encode())
+    return schedule, reward
+
+
+class Runner:
+    """Scores methods batch by batch; a batch that was scored before is read back."""
+
+    def __init__(
+        self,
+        folder: Path,
+        refs: Sequence[ImageRef],
+        data: DataConfig,
+        ldm: LDM,
+        metrics: Metrics,
+        batch_size: int,
+        advance: Advance,
+    ) -> None:
+        self.folder, self.refs, self.data, self.ldm = folder, refs, data, ldm
+        self.metrics, self.batch_size, self.advance = metrics, batch_size, advance
+
+    def score(self, method: m.Method) -> Scores:
+        """The method on all images."""
+        parts = []
+        for start in range(0, len(self.refs), self.batch_size):
+            parts.append(self._part(method, start))
+            self.advance(method.name, min(start + self.batch_size, len(self.refs)), len(self.refs))
+        for number, part in enumerate(parts):
+            part["decisions"][:, 0] += number * self.batch_size
+        return Scores(**{name: np.concatenate([part[name] for part in parts]) for name in parts[0]})
+
+    def _part(self, method: m.Method, start: int) -> dict[str, npt.NDArray[Any]]:
+        refs = self.refs[start : start + self.batch_size]
+        key = digest(method.key, self.ldm.digest, asdict(self.data), [ref.name for ref in refs], asdict(Contract()))
+        path = self.folder / f"{key[:24]}.npz"
+        if path.exists():
+            with np.load(path, allow_pickle=False) as kept:
+                return {name: kept[name] for name in kept.files}
+        batch = load_pairs(refs, self.data)
+        outcome, seconds = m.timed(method, batch)
+        part = self._measure(outcome, batch, seconds)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        staged = path.with_suffix(f".{os.getpid()}.tmp")
+        with staged.open("wb") as file:
+            np.savez_compressed(file, **part)
+        staged.replace(path)
+        return part
+
+    def _measure(self, outcome: m.Outcome, batch: Batch, seconds: float) -> dict[str, npt.NDArray[Any]]:
+        images = outcome.images.to(self.ldm.device)
+        quality = self.metrics(images, batch.hr.to(self.ldm.device)).cpu().numpy()
+        none = np.zeros((0, 3 + len(SPEC.action_names)), dtype=np.float32)
+        return {
+            "quality": quality,
+            "nfe": outcome.nfe,
+            "seconds": np.full(len(batch.refs), seconds),
+            "pixels": (images * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy(),
+            "decisions": none if outcome.decisions is None else outcome.decisions,
+        }
+
+
+def _table(scores: dict[str, Scores], refs: Sequence[ImageRef], weights: RewardWeights, nfe_max: int) -> pd.DataFrame:
+    """One row per (method, image)."""
+    frames = []
+    for name, score in scores.items():
+        terms = np.column_stack([score.quality, score.nfe, score.seconds])
+        frame = pd.DataFrame(terms, columns=["psnr", "ssim", "lpips", "nfe", "seconds"])
+        frame.insert(0, "scene", [ref.scene for ref in refs])
+        frame.insert(0, "image", [ref.name for ref in refs])
+        frame.insert(0, "method", name)
+        frame["reward"] = compose(terms, weights, nfe_max)
+        for setting, others in SETTINGS.items():
+            frame[f"reward_{setting}"] = compose(terms, others, nfe_max)
+        frames.append(frame)
+    return pd.concat(frames, ignore_index=True)
+
+
+def _actions(score: Scores, refs: Sequence[ImageRef]) -> pd.DataFrame:
+    """The steered policy's decisions, one row each."""
+    rows: Iterator[dict[str, Any]] = (
+        {"image": refs[int(row[0])].name, "scene": refs[int(row[0])].scene, "decision": int(row[1]), "t": row[2]}
+        | dict(zip(SPEC.action_names, row[3:], strict=True))
+        for row in score.decisions
+    )
+    return pd.DataFrame(list(rows))
+
+
+def _write_csv(table: pd.DataFrame, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _replace(path, table.to_csv(index=False, float_format="%.6g").encode())
+
+
+def _replace(path: Path, content: bytes) -> None:
+    staged = path.with_suffix(".tmp")
+    staged.write_bytes(content)
+    staged.replace(path)

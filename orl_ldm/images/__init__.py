@@ -1,0 +1,1 @@
+"""Images: sources, synthetic scenes, degradations, and high/low-resolution pairs."""

@@ -1,0 +1,158 @@
+"""Where images come from: the synthetic scenes, the hub, or anything local that `datasets` reads.
+
+A source is one string:
+
+- ``synthetic``                 procedural aerial scenes, no network;
+- ``timm/resisc45``             a data set of the Hugging Face hub (owner/name);
+- ``path/to/folder``            an imagefolder (``split/class/file.jpg`` or ``class/file.jpg``), a folder of parquet
+                                files, or a data set saved with ``save_to_disk``.
+
+Every image has a name that is the same on every machine (``split/class/file`` or ``split/number``), an id derived from
+that name, and a scene (its class). Selections are drawn by hashing names: a fixed list, whatever the order of files.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageOps
+
+from orl_ldm.errors import UserError
+from orl_ldm.images import synthetic
+from orl_ldm.streams import stable_id
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp")
+Pixels = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class ImageRef:
+    """One image of a source: its stable name and scene, and how to get its pixels (H, W, 3) uint8."""
+
+    name: str
+    scene: str
+    load: Callable[[], Pixels]
+
+    @property
+    def image_id(self) -> int:
+        """63-bit id derived from the name; the same on every machine."""
+        return stable_id(self.name)
+
+
+def open_images(
+    source: str,
+    split: str,
+    classes: Sequence[str] = (),
+    count: int = 0,
+    seed: int = 0,
+    names: Sequence[str] = (),
+) -> list[ImageRef]:
+    """The selected images of one split, sorted by name.
+
+    `classes` keeps only these scenes; `names` keeps only these images; `count` > 0 then draws that many, spread evenly
+    over the scenes, by the hash of (seed, name). Raises UserError when the source, the split or a class does not exist.
+    """
+    refs = list(_synthetic(split, count, seed) if source == "synthetic" else _dataset(source, split))
+    if classes:
+        unknown = sorted(set(classes) - {ref.scene for ref in refs})
+        if unknown:
+            known = ", ".join(sorted({ref.scene for ref in refs}))
+            raise UserError(f"class {unknown[0]!r} is not in split {split!r} of {source!r}; it has: {known}")
+        refs = [ref for ref in refs if ref.scene in classes]
+    if names:
+        by_name = {ref.name: ref for ref in refs}
+        missing = [name for name in names if name not in by_name]
+        if missing:
+            raise UserError(f"image {missing[0]!r} of the list is not in split {split!r} of {source!r}")
+        refs = [by_name[name] for name in names]
+    if not refs:
+        raise UserError(f"split {split!r} of {source!r} has no images")
+    if count:
+        refs = _draw(refs, count, seed)
+    return sorted(refs, key=lambda ref: ref.name)
+
+
+def _draw(refs: list[ImageRef], count: int, seed: int) -> list[ImageRef]:
+    """`count` images, taken in turn from every scene in the order of a seeded hash."""
+    ranked = sorted(refs, key=lambda ref: stable_id(f"{seed}/{ref.name}"))
+    rank: dict[str, int] = {}
+    keyed = []
+    for ref in ranked:
+        rank[ref.scene] = rank.get(ref.scene, -1) + 1
+        keyed.append((rank[ref.scene], ref.scene, ref))
+    keyed.sort(key=lambda item: item[:2])
+    return [ref for _, _, ref in keyed[:count]]
+
+
+def _synthetic(split: str, count: int, seed: int) -> Iterator[ImageRef]:
+    """Scenes are rendered on demand; each split has a seed of its own, so that no scene is in two of them."""
+    split_seed = stable_id(f"synthetic/{split}/{seed}") & 0x7FFFFFFF
+    per_scene = -(-(count or 256) // len(synthetic.SCENES))
+    for scene in synthetic.SCENES:
+        for index in range(per_scene):
+            load = partial(synthetic.render, scene, split_seed, index)
+            yield ImageRef(f"{split}/{scene}/{seed}-{index:05d}", scene, load)
+
+
+def _dataset(source: str, split: str) -> Iterator[ImageRef]:
+    """Every row of one split, named by its file where the data set knows it and by its number otherwise."""
+    rows = _load(source, split)
+    image_key = next((key for key, kind in rows.features.items() if isinstance(kind, datasets.Image)), None)
+    if image_key is None:
+        raise UserError(f"data set {source!r} has no image column; its columns are {', '.join(rows.features)}")
+    label_key = next((key for key, kind in rows.features.items() if isinstance(kind, datasets.ClassLabel)), None)
+    scenes = rows.features[label_key].int2str(rows[label_key][:]) if label_key else ["all"] * len(rows)
+    paths = rows.with_format("arrow")[:][image_key].combine_chunks().field("path").to_pylist()
+    stems = [Path(path).stem if path else "" for path in paths]
+    named = all(stems) and len(set(zip(scenes, stems, strict=True))) == len(stems)
+    for index, (scene, stem) in enumerate(zip(scenes, stems, strict=True)):
+        name = f"{split}/{scene}/{stem if named else f'{index:06d}'}"
+        yield ImageRef(name, scene, partial(_row_pixels, rows, index, image_key, name))
+
+
+def _row_pixels(rows: Any, index: int, image_key: str, name: str) -> Pixels:
+    try:
+        return _rgb(rows[index][image_key])
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise UserError(f"could not read the image {name!r}: {error}") from error
+
+
+def _load(source: str, split: str) -> datasets.Dataset:
+    """One split of a local folder or of a hub data set. Raises UserError saying what was looked for."""
+    folder = Path(source)
+    if not folder.is_dir() and (source.count("/") != 1 or source.startswith((".", "/", "~"))):
+        raise UserError(f"there is no folder {source!r} (a hub data set is written owner/name)")
+    try:
+        if not folder.is_dir():
+            return datasets.load_dataset(source, split=split)
+        if (folder / "state.json").exists():
+            return datasets.load_from_disk(source)
+        if (folder / "dataset_dict.json").exists():
+            return datasets.load_from_disk(source)[split]
+        kind = "parquet" if any(folder.rglob("*.parquet")) else "imagefolder"
+        if kind == "imagefolder" and not any(path.suffix.lower() in SUFFIXES for path in folder.rglob("*")):
+            raise UserError(f"there are no images in {source!r} (looked for {', '.join(SUFFIXES)} and parquet files)")
+        return datasets.load_dataset(kind, data_dir=source, split=split)
+    except UserError:
+        raise
+    except Exception as error:  # the library raises many kinds, network errors among them
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"could not load split {split!r} of data set {source!r}: {reason}") from error
+
+
+def read_image(path: Path) -> Pixels:
+    """(H, W, 3) uint8 of an image file. Raises UserError naming the file when it cannot be read."""
+    try:
+        with Image.open(path) as image:
+            return _rgb(image)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise UserError(f"could not read the image {str(path)!r}: {error}") from error
+
+
+def _rgb(image: Image.Image) -> Pixels:
+    return np.asarray(ImageOps.exif_transpose(image).convert("RGB"), dtype=np.uint8)

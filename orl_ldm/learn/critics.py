@@ -1,0 +1,128 @@
+"""The default learner: an actor that climbs a pessimistic ensemble of bootstrapped critics, clipped like PPO.
+
+Returns of a random behaviour undervalue every plan whose later steps must be good. So the critics are bootstrapped
+with the actions of the policy that is being learned, and as that leads them away from the data, they are read
+pessimistically: some standard deviations below the mean of the ensemble (as REDQ, Chen et al. 2021; EDAC, An et al.
+2021; MSG, Ghasemipour et al. 2022). The actor follows the critics' gradient, stays near logged actions by a weak
+cloning term (as TD3+BC, Fujimoto and Gu 2021), and may move only so far from a reference that is re-anchored at the
+start of every epoch (as the clip of PPO, Schulman et al. 2017; re-anchored offline as in BPPO, Zhuang et al. 2023).
+
+    y = r + gamma * (mean - target_pessimism * std)_j Q'_j(s', a'),  a' ~ pi(s')
+    critics minimise Huber(Q_j(s, a) - y)
+    the actor maximises, while KL(pi(s) || reference(s)) <= clip,
+        (mean - actor_pessimism * std)_j Q_j(s, a~) + cloning * log pi(a | s),  a~ ~ pi(s) reparameterised
+
+Legend: M critics, B batch, N transitions, E episodes, F observation features, A action dimensions.
+"""
+
+import copy
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.optim import Adam, Optimizer
+
+from orl_ldm.learn import densities
+from orl_ldm.learn.config import TrainConfig
+from orl_ldm.learn.data import Dataset
+from orl_ldm.learn.metrics import Metrics, explained_variance, importance
+from orl_ldm.learn.networks import Ensemble, pessimistic
+from orl_ldm.learn.randomness import draw, seed_step
+from orl_ldm.policy import BetaPolicy
+
+
+class Critics:
+    """State of a run; `epoch` does the learning."""
+
+    def __init__(self, data: Dataset, config: TrainConfig) -> None:
+        self.data, self.config, self.seed = data, config.critics, config.seed
+        self.epochs = self.config.epochs
+        self.samples = self.config.steps * self.config.batch_size
+        device = data.observations.device
+        inputs = data.observations.shape[1] + data.actions.shape[1]
+        self.policy = BetaPolicy(data.spec, config.hidden).to(device)
+        self.policy.set_normalisation(data.observations)
+        self.reference = copy.deepcopy(self.policy)
+        self.critic = Ensemble(self.config.critics, inputs, self.config.critic_hidden).to(device)
+        self.target = copy.deepcopy(self.critic)
+        self.actor_optimizer = Adam(self.policy.parameters(), lr=self.config.learning_rate, fused=True)
+        self.critic_optimizer = Adam(self.critic.parameters(), lr=self.config.learning_rate, fused=True)
+        self.parts: dict[str, nn.Module | Optimizer] = {
+            "policy": self.policy,
+            "critic": self.critic,
+            "target": self.target,
+            "actor_optimizer": self.actor_optimizer,
+            "critic_optimizer": self.critic_optimizer,
+        }
+
+    def epoch(self, index: int) -> Metrics:
+        """Re-anchor the reference, then `steps` gradient steps; everything random is a function of seed and step."""
+        c, data = self.config, self.data
+        self.reference.load_state_dict(self.policy.state_dict())
+        sums = torch.zeros(5, device=data.rewards.device)
+        for step in range(index * c.steps, (index + 1) * c.steps):
+            seed_step(self.seed, step)
+            rows = draw(self.seed, step, len(data), c.batch_size).to(data.rewards.device)
+            observations, actions = data.observations[rows], data.actions[rows]  # (B, F), (B, A)
+
+            # 1. The critics approach what the target networks say of the policy's own next action.
+            with torch.no_grad():
+                following = data.next_observations[rows]  # (B, F)
+                next_actions = densities.sample(*self.policy.concentrations(following))  # (B, A)
+                next_q = pessimistic(self.q(self.target, following, next_actions), c.target_pessimism)  # (B,)
+                y = data.rewards[rows] + c.gamma * torch.where(data.ends[rows], 0.0, next_q)  # (B,)
+            q = self.q(self.critic, observations, actions)  # (M, B)
+            critic_loss = F.huber_loss(q, y.expand_as(q))
+            self.critic_optimizer.zero_grad()
+            critic_loss.backward()  # type: ignore[no-untyped-call]
+            self.critic_optimizer.step()
+
+            # 2. The actor climbs the critics wherever it is still near the reference.
+            alpha, beta = self.policy.concentrations(observations)  # (B, A), (B, A)
+            value = pessimistic(self.q(self.critic, observations, densities.sample(alpha, beta)), c.actor_pessimism)
+            cloned = densities.log_prob(alpha, beta, actions)  # (B,)
+            with torch.no_grad():
+                kl = densities.kl(alpha, beta, *self.reference.concentrations(observations))  # (B,)
+            actor_loss = -((value + c.cloning * cloned) * (kl <= c.clip)).mean()
+            self.actor_optimizer.zero_grad()
+            actor_loss.backward(inputs=list(self.policy.parameters()))  # type: ignore[no-untyped-call]
+            self.actor_optimizer.step()
+
+            # 3. The target networks follow slowly.
+            with torch.no_grad():
+                for slow, fast in zip(self.target.parameters(), self.critic.parameters(), strict=True):
+                    slow.lerp_(fast, c.polyak)
+            entropy, clipped = densities.entropy(alpha, beta).mean(), (kl > c.clip).float().mean()
+            sums += torch.stack([actor_loss, critic_loss, entropy, kl.mean(), clipped]).detach()
+        return self.metrics(*(sums / c.steps).tolist())
+
+    def q(self, critics: Ensemble, observations: Tensor, actions: Tensor) -> Tensor:
+        """Values (M, B) of unit actions (B, A)."""
+        x = ((observations - self.policy.obs_mean) / self.policy.obs_std).clamp(-10, 10)
+        return critics.forward(torch.cat([x, 2 * actions - 1], dim=-1))
+
+    def mean(self, observations: Tensor) -> Tensor:
+        """The policy's mean unit action (B, A), which is the one taken at evaluation."""
+        alpha, beta = self.policy.concentrations(observations)
+        return alpha / (alpha + beta)
+
+    @torch.no_grad()
+    def metrics(self, policy_loss: float, value_loss: float, entropy: float, kl: float, clipped: float) -> Metrics:
+        """One row of metrics: means over the epoch's steps, and estimates over the whole buffer."""
+        data = self.data
+        first, c = data.observations[data.starts], self.config  # (E, F)
+        value = pessimistic(self.q(self.critic, first, self.mean(first)), c.actor_pessimism)  # (E,)
+        q = self.q(self.critic, data.observations, data.actions).mean(0)  # (N,)
+        next_q = self.q(self.target, data.next_observations, self.mean(data.next_observations)).mean(0)  # (N,)
+        y = data.rewards + c.gamma * torch.where(data.ends, 0.0, next_q)  # (N,)
+        log_probs = densities.log_prob(*self.policy.concentrations(data.observations), data.actions)  # (N,)
+        return {
+            "losses/policy_loss": policy_loss,
+            "losses/value_loss": value_loss,
+            "losses/entropy": entropy,
+            "losses/approx_kl": kl,
+            "losses/clipfrac": clipped,
+            "losses/explained_variance": explained_variance(q, y),
+            **importance(log_probs - data.log_probs),
+            "offline/estimated_reward": float((data.offsets + data.scale * value).mean()),
+        }

@@ -1,0 +1,151 @@
+"""From a buffer to tensors that can be learned from.
+
+Legend: N transitions, E episodes, F observation features, A action dimensions, T raw reward terms. Actions are kept
+in the unit interval, where the policy's Beta distributions live.
+"""
+
+import hashlib
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from orl_ldm.buffer import Transitions, read
+from orl_ldm.errors import UserError
+from orl_ldm.learn.config import TrainConfig
+from orl_ldm.learn.returns import next_values
+from orl_ldm.policy import PolicySpec
+from orl_ldm.policy.beta import to_unit
+from orl_ldm.reward import PSNR_SCALE, TERMS, RewardWeights, compose
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Transitions as tensors on one device. `rewards` are what is learned from: baselined, scaled and shaped."""
+
+    spec: PolicySpec
+    observations: Tensor  # (N, F)
+    actions: Tensor  # (N, A) in [0, 1]
+    log_probs: Tensor  # (N,) of the behaviour, in the same units
+    rewards: Tensor  # (N,) in standard deviations
+    ends: Tensor  # (N,) bool
+    next_observations: Tensor  # (N, F), a state's own where it is the last
+    episode: Tensor  # (N,) 0 .. E - 1
+    starts: Tensor  # (E,) first transition of each episode
+    episode_rewards: Tensor  # (E,) as composed from the raw terms
+    offsets: Tensor  # (E,) what the learned reward leaves out: reward = offset + scale * (sum of `rewards`)
+    scale: float
+    weights: RewardWeights  # in force: those of the setting, in the units of `term_scale`
+    term_std: dict[str, float]  # within images
+
+    def __len__(self) -> int:
+        return len(self.rewards)
+
+
+def load(config: TrainConfig, device: torch.device) -> tuple[Dataset, Transitions]:
+    """Read the buffers of a run. Raises UserError when one is missing, or too small to learn from."""
+    for url in config.buffers:
+        if "://" not in url and not Path(url).is_dir():
+            raise UserError(f"there is no buffer {url!r}: run collect first (make collect, or orl-ldm collect)")
+    transitions = read(config.buffers)
+    if transitions.header.term_names != TERMS:
+        found = ", ".join(transitions.header.term_names)
+        raise UserError(f"the buffer logs the reward terms {found}; needed are {', '.join(TERMS)}: collect it again")
+    if len(transitions.episode_bounds) < 2:
+        raise UserError(f"{config.buffers[0]!r} holds a single episode, and nothing to compare it with: collect more")
+    return prepare(transitions, config, device), transitions
+
+
+def prepare(transitions: Transitions, config: TrainConfig, device: torch.device) -> Dataset:
+    """Compose the reward and lay out everything that the learners need.
+
+    A timeout ends an episode like a terminal: its reward is final, and what would have followed was not logged.
+    """
+    header = transitions.header
+    spec = PolicySpec(header.feature_names, header.action_names, header.action_low, header.action_high)
+    starts, stops = transitions.episode_bounds.T  # (E,), (E,)
+    terms = transitions.values[stops - 1].astype(np.float64)  # (E, T)
+    images = transitions.image_id[starts]  # (E,)
+    term_std = within_image_std(terms, images)  # (T,)
+    weights = config.reward_weights()
+    if config.term_scale == "within_image":
+        weights = in_standard_deviations(weights, term_std, header.nfe_max)
+    reward = compose(terms, weights, header.nfe_max)  # (E,)
+    baseline = leave_one_out(reward, images) if config.image_baseline else np.full_like(reward, reward.mean())
+    scale = float((reward - baseline).std()) or 1.0  # (all rewards the same: nothing to learn, but no NaN either)
+    ends = torch.from_numpy(transitions.terminals | transitions.timeouts)  # (N,)
+    potential = -config.shaping * torch.from_numpy(transitions.potentials.astype(np.float64))  # (N,)
+    rewards = shaping(potential, ends, config.critics.gamma if config.algo == "critics" else config.ppo.gamma)
+    rewards[stops - 1] += torch.from_numpy(reward - baseline)
+    observations = torch.from_numpy(transitions.observations)
+    last = len(observations) - 1
+    following = torch.where(ends, torch.arange(last + 1), torch.arange(1, last + 2).clamp(max=last))
+    widths = torch.tensor(spec.action_high) - torch.tensor(spec.action_low)
+    data = Dataset(
+        spec=spec,
+        observations=observations,
+        actions=to_unit(spec, torch.from_numpy(transitions.actions)),
+        log_probs=torch.from_numpy(transitions.log_probs) + widths.log().sum(),
+        rewards=(rewards / scale).float(),
+        ends=ends,
+        next_observations=observations[following],
+        episode=torch.from_numpy(np.repeat(np.arange(len(starts)), stops - starts)),
+        starts=torch.from_numpy(starts),
+        episode_rewards=torch.from_numpy(reward).float(),
+        offsets=(torch.from_numpy(baseline) + potential[starts]).float(),
+        scale=scale,
+        weights=weights,
+        term_std=dict(zip(TERMS, term_std.tolist(), strict=True)),
+    )
+    on_device: dict[str, Any] = {k: v.to(device) for k, v in vars(data).items() if isinstance(v, Tensor)}
+    return replace(data, **on_device)
+
+
+def leave_one_out(reward: Floats, images: Ints) -> Floats:
+    """(E,) mean reward of the *other* rollouts of each episode's image; of all episodes where there is no other.
+
+    Leaving the episode itself out keeps the baseline independent of its actions (Kool et al. 2019).
+    """
+    _, image, counts = np.unique(images, return_inverse=True, return_counts=True)
+    others = counts[image] - 1  # (E,)
+    total = np.bincount(image, weights=reward)[image] - reward
+    return np.where(others > 0, total / np.maximum(others, 1), reward.mean())
+
+
+def within_image_std(terms: Floats, images: Ints) -> Floats:
+    """(T,) standard deviation of each raw term between the rollouts of one image, pooled over images."""
+    _, image, counts = np.unique(images, return_inverse=True, return_counts=True)
+    means = np.stack([np.bincount(image, weights=term) / counts for term in terms.T], axis=1)  # (images, T)
+    freedom = max(len(image) - len(counts), 1)
+    return np.asarray(np.sqrt(np.square(terms - means[image]).sum(0) / freedom))
+
+
+def in_standard_deviations(weights: RewardWeights, term_std: Floats, nfe_max: int) -> RewardWeights:
+    """Weights under which one standard deviation of a term counts as its weight says; constant terms keep theirs."""
+    psnr, ssim, lpips, nfe = np.where(term_std[:4] > 0, term_std[:4], [PSNR_SCALE, 1.0, 1.0, nfe_max])
+    return RewardWeights(
+        psnr=weights.psnr * PSNR_SCALE / float(psnr),
+        ssim=weights.ssim / float(ssim),
+        lpips=weights.lpips / float(lpips),
+        nfe=weights.nfe * nfe_max / float(nfe),
+    )
+
+
+def shaping(potential: Tensor, ends: Tensor, gamma: float) -> Tensor:
+    """(N,) gamma * Phi(s') - Phi(s) with Phi = 0 after an end, which moves no optimum (Ng et al. 1999)."""
+    return gamma * next_values(potential, ends) - potential
+
+
+def content_digest(transitions: Transitions) -> str:
+    """SHA-256 (hex) of everything in a buffer that decides what is learned from it."""
+    hasher = hashlib.sha256(repr((transitions.header.pipeline_digest, transitions.header.ldm_digest)).encode())
+    for name in sorted(transitions.columns):
+        hasher.update(name.encode() + np.ascontiguousarray(transitions.columns[name]).tobytes())
+    return hasher.hexdigest()

@@ -1,0 +1,61 @@
+"""What is known about a run: its identity, and the facts that are stored with its policy."""
+
+from dataclasses import asdict
+from typing import Any
+
+import torch
+
+from orl_ldm.buffer import Transitions
+from orl_ldm.config import digest
+from orl_ldm.learn.checkpoint import Progress
+from orl_ldm.learn.config import TrainConfig
+from orl_ldm.learn.data import Dataset, content_digest
+
+
+def identity(config: TrainConfig, transitions: Transitions) -> str:
+    """Digest of what has to be the same for a run to be the same: not where its files are, nor the device."""
+    elsewhere = {"buffers", "out", "device", "ppo" if config.algo == "critics" else "critics"}
+    settings = {name: value for name, value in asdict(config).items() if name not in elsewhere}
+    return digest(settings, content_digest(transitions))
+
+
+def describe(config: TrainConfig, data: Dataset, transitions: Transitions, state: Progress) -> dict[str, Any]:
+    """All that is known about a policy, as JSON."""
+    header = transitions.header
+    return {
+        "algo": config.algo,
+        "setting": "custom" if config.weights is not None else config.setting,
+        "weights": asdict(config.reward_weights()),
+        "term_scale": config.term_scale,
+        "weights_in_force": asdict(data.weights),
+        "term_std_within_images": data.term_std,
+        "seed": config.seed,
+        "digest": state.digest,
+        "config": asdict(config),
+        "buffers": list(config.buffers),
+        "shards": list(transitions.shards),
+        "quarantined": dict(transitions.quarantined),
+        "ldm_id": header.ldm_id,
+        "ldm_digest": header.ldm_digest,
+        "pipeline_digest": header.pipeline_digest,
+        "behavior_id": header.behavior_id,
+        "nfe_max": header.nfe_max,
+        "transitions": len(data),
+        "episodes": len(data.starts),
+        "images": len(set(transitions.image_id.tolist())),
+        "behavior_reward": float(data.episode_rewards.mean()),
+        "reward_std": data.scale,
+        "estimated_reward": state.metrics["offline/estimated_reward"],
+        "epochs": state.epochs,
+        "steps": state.epochs * (config.critics.steps if config.algo == "critics" else _ppo_updates(config)),
+        "wall_seconds": round(state.seconds, 3),
+        "alarms": state.alarms,
+        "metrics": state.metrics,
+        "device": str(data.rewards.device),
+        "torch": torch.__version__,
+    }
+
+
+def _ppo_updates(config: TrainConfig) -> int:
+    """Gradient steps of one epoch of PPO."""
+    return config.ppo.passes * -(-config.ppo.draws // config.ppo.batch_size)

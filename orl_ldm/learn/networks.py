@@ -1,0 +1,38 @@
+"""Networks that judge: a value network, and an ensemble of Q-networks that costs about as much as one.
+
+Legend: M critics, B batch, F observation features, A action dimensions, H hidden units.
+"""
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class Ensemble(nn.Module):
+    """M MLPs of one shape with stacked weights: one batched product per layer in place of M small ones."""
+
+    def __init__(self, members: int, inputs: int, hidden: Sequence[int]) -> None:
+        super().__init__()
+        self.weights, self.biases = nn.ParameterList(), nn.ParameterList()
+        for i, o in pairwise([inputs, *hidden, 1]):
+            bound = i**-0.5  # as nn.Linear starts
+            self.weights.append(nn.Parameter(torch.empty(members, i, o).uniform_(-bound, bound)))
+            self.biases.append(nn.Parameter(torch.empty(members, 1, o).uniform_(-bound, bound)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Values (M, B) of inputs (B, F + A), or (B, F)."""
+        *layers, (last, offset) = zip(self.weights, self.biases, strict=True)
+        h = x.expand(len(last), *x.shape)  # (M, B, F + A)
+        for weight, bias in layers:
+            h = F.silu(torch.baddbmm(bias, h, weight))  # (M, B, H)
+        q: Tensor = (h * last.mT).sum(-1) + offset.squeeze(-1)  # (M, B): slow as a product with one column
+        return q
+
+
+def pessimistic(q: Tensor, deviations: float) -> Tensor:
+    """(B,) mean of the M critics minus `deviations` of their standard deviation, of q (M, B)."""
+    std, mean = torch.std_mean(q, dim=0)
+    return mean - deviations * std

@@ -1,0 +1,52 @@
+"""A pipeline: one TOML file with sections for data, LDM, sampler, collect, train and evaluate."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from orl_ldm.collect.config import CollectConfig
+from orl_ldm.config import STRICT, build, override, read_toml
+from orl_ldm.diffusion.config import LDMConfig, SamplerConfig
+from orl_ldm.errors import UserError
+from orl_ldm.evaluate.config import EvaluateConfig
+from orl_ldm.images.config import DataConfig
+from orl_ldm.learn.config import TrainConfig
+
+FOLDER = Path("pipelines")
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """Everything that a run is; each stage reads its own section and what it shares with the others."""
+
+    __pydantic_config__ = STRICT
+
+    name: str
+    train: TrainConfig
+    data: DataConfig = DataConfig()
+    ldm: LDMConfig = LDMConfig()
+    sampler: SamplerConfig = SamplerConfig()
+    collect: CollectConfig = CollectConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+
+
+def load_pipeline(name: str, settings: Sequence[str] = ()) -> Pipeline:
+    """`pipelines/NAME.toml`, or the file of that path, with ``--set section.key=value`` overrides applied.
+
+    Folders that a file leaves open are `runs/<name>/...`. Raises UserError for whatever is wrong, by name.
+    """
+    path = Path(name) if name.endswith(".toml") else FOLDER / f"{name}.toml"
+    if not path.exists() and FOLDER.is_dir():
+        known = ", ".join(sorted(p.stem for p in FOLDER.glob("*.toml")))
+        raise UserError(f"there is no pipeline {str(path)!r}; there are: {known}")
+    table = override(read_toml(path), settings)
+    table.setdefault("name", path.stem)
+    for section in ("collect", "train", "evaluate"):
+        if not isinstance(table.setdefault(section, {}), dict):
+            raise UserError(f"{path}: {section!r} is a section of settings, not a value")
+    run = f"runs/{table['name']}"
+    table["collect"].setdefault("out", f"{run}/buffer")
+    table["train"].setdefault("out", f"{run}/train")
+    table["train"].setdefault("buffers", [table["collect"]["out"]])
+    table["evaluate"].setdefault("out", f"{run}/evaluate")
+    return build(Pipeline, table, str(path))

@@ -1,0 +1,130 @@
+"""Independent Beta distributions over a bounded action vector (Chou et al. 2017).
+
+Legend: B batch, F features, A action dimensions. Observations are float32 (B, F), actions float32 (B, A) in natural
+units, between spec.action_low and spec.action_high.
+"""
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Protocol
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from scipy.special import betaincinv
+from torch import Tensor, nn
+from torch.distributions import Beta
+
+from orl_ldm.policy.spec import PolicySpec
+
+#: Actions are kept this far inside [0, 1], where every Beta density is finite.
+MARGIN = 1e-4
+
+
+class Policy(Protocol):
+    """Anything that gives the concentrations of a Beta for every action dimension."""
+
+    spec: PolicySpec
+
+    def concentrations(self, observations: Tensor) -> tuple[Tensor, Tensor]:
+        """alpha and beta, each (B, A), positive."""
+        ...
+
+
+class BetaPolicy(nn.Module):
+    """An MLP from normalised observations to Beta concentrations above 1 (unimodal, mean never on the border)."""
+
+    obs_mean: Tensor
+    obs_std: Tensor
+
+    def __init__(self, spec: PolicySpec, hidden: Sequence[int] = (128, 128)) -> None:
+        super().__init__()
+        self.spec, self.hidden = spec, tuple(hidden)
+        features, actions = len(spec.feature_names), len(spec.action_names)
+        self.register_buffer("obs_mean", torch.zeros(features))
+        self.register_buffer("obs_std", torch.ones(features))
+        sizes = [features, *hidden]
+        layers: list[nn.Module] = []
+        for i, o in pairwise(sizes):
+            layers += [nn.Linear(i, o), nn.SiLU()]
+        self.body = nn.Sequential(*layers)
+        self.head = nn.Linear(sizes[-1], 2 * actions)
+        nn.init.zeros_(self.head.bias)
+        nn.init.normal_(self.head.weight, std=0.01)
+
+    def set_normalisation(self, observations: Tensor) -> None:
+        """Take mean and standard deviation from (N, F) observations; constant features keep a scale of 1."""
+        std = observations.std(0)
+        self.obs_mean.copy_(observations.mean(0))
+        self.obs_std.copy_(torch.where(std > 1e-6, std, torch.ones_like(std)))
+
+    def concentrations(self, observations: Tensor) -> tuple[Tensor, Tensor]:
+        """alpha and beta, each (B, A), above 1."""
+        x = ((observations - self.obs_mean) / self.obs_std).clamp(-10, 10)
+        alpha, beta = (1 + F.softplus(self.head(self.body(x)))).chunk(2, dim=-1)
+        return alpha, beta
+
+    forward = concentrations
+
+
+class BroadPolicy:
+    """The exploring behaviour: the same broad Beta whatever is observed."""
+
+    def __init__(self, spec: PolicySpec, alpha: Sequence[float], beta: Sequence[float]) -> None:
+        self.spec = spec
+        self._alpha, self._beta = torch.tensor(alpha, dtype=torch.float32), torch.tensor(beta, dtype=torch.float32)
+
+    def concentrations(self, observations: Tensor) -> tuple[Tensor, Tensor]:
+        """The constant alpha and beta, each (B, A)."""
+        shape = (len(observations), len(self._alpha))
+        return self._alpha.to(observations).expand(shape), self._beta.to(observations).expand(shape)
+
+
+class Explorer:
+    """A policy with its concentrations scaled by `factor` in (0, 1]: the same mean, a wider spread, exact log-probs."""
+
+    def __init__(self, policy: Policy, factor: float) -> None:
+        self.spec, self.policy, self.factor = policy.spec, policy, factor
+
+    def concentrations(self, observations: Tensor) -> tuple[Tensor, Tensor]:
+        """Scaled alpha and beta, each (B, A)."""
+        alpha, beta = self.policy.concentrations(observations)
+        return alpha * self.factor, beta * self.factor
+
+
+def bounds(spec: PolicySpec, like: Tensor) -> tuple[Tensor, Tensor]:
+    """(low, high), each (A,), on the device of `like`."""
+    return torch.tensor(spec.action_low).to(like), torch.tensor(spec.action_high).to(like)
+
+
+def to_unit(spec: PolicySpec, actions: Tensor) -> Tensor:
+    """Natural units -> (MARGIN, 1 - MARGIN)."""
+    low, high = bounds(spec, actions)
+    return ((actions - low) / (high - low)).clamp(MARGIN, 1 - MARGIN)
+
+
+def from_unit(spec: PolicySpec, unit: Tensor) -> Tensor:
+    """[0, 1] -> natural units."""
+    low, high = bounds(spec, unit)
+    return low + unit * (high - low)
+
+
+def log_prob(policy: Policy, observations: Tensor, actions: Tensor) -> Tensor:
+    """Log-density (B,) of actions in natural units."""
+    alpha, beta = policy.concentrations(observations)
+    low, high = bounds(policy.spec, actions)
+    density = Beta(alpha, beta, validate_args=False).log_prob(to_unit(policy.spec, actions))
+    return (density - (high - low).log()).sum(-1)
+
+
+def mean_action(policy: Policy, observations: Tensor) -> Tensor:
+    """The mean (B, A) in natural units. Not the mode: near concentrations of 1 that sits on the border."""
+    alpha, beta = policy.concentrations(observations)
+    return from_unit(policy.spec, alpha / (alpha + beta))
+
+
+def sample_action(policy: Policy, observations: Tensor, uniforms: Tensor) -> Tensor:
+    """Actions (B, A) by inverting the distribution function at uniforms (B, A): continuous in both arguments."""
+    alpha, beta = (c.detach().cpu().double().numpy() for c in policy.concentrations(observations))
+    unit = betaincinv(alpha, beta, uniforms.cpu().double().numpy()).clip(MARGIN, 1 - MARGIN)
+    return from_unit(policy.spec, torch.from_numpy(np.asarray(unit, dtype=np.float32)).to(observations.device))

@@ -1,0 +1,69 @@
+"""A table on its way to a page, a Markdown file or a terminal."""
+
+import re
+from dataclasses import dataclass
+
+import rich.table
+from rich.text import Text
+
+#: What a mark adds to a cell where there is no colour: gains and losses are those whose interval excludes zero.
+SIGNS = {"gain": " \N{CHECK MARK}", "loss": " \N{BALLOT X}"}
+STYLES = {"best": "bold", "gain": "green", "loss": "red"}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Plain text, a mark ("", "best", "gain" or "loss"), and what a page puts below in smaller type."""
+
+    text: str
+    mark: str = ""
+    detail: str = ""
+
+    @property
+    def signed(self) -> str:
+        """The text with the sign of its mark."""
+        return self.text + SIGNS.get(self.mark, "")
+
+    @property
+    def whole(self) -> str:
+        """Everything on one line."""
+        return f"{self.signed} {self.detail}".rstrip()
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row; `strong` sets it apart (the steered policy, the mean over all scenes)."""
+
+    cells: tuple[Cell, ...]
+    strong: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """A header and rows of the same length; the first column is text, the others are numbers."""
+
+    header: tuple[str, ...]
+    rows: tuple[Row, ...]
+
+    def markdown(self) -> str:
+        """A pipe table; best values in bold."""
+        lines = [[_escape(title) for title in self.header], ["---"] + ["---:"] * (len(self.header) - 1)]
+        for row in self.rows:
+            texts = [_escape(cell.whole) for cell in row.cells]
+            lines.append([f"**{t}**" if cell.mark == "best" else t for t, cell in zip(texts, row.cells, strict=True)])
+        return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+    def rich(self, title: str) -> rich.table.Table:
+        """A table for a terminal; names are never read as markup."""
+        table = rich.table.Table(title=Text(title), title_justify="left")
+        for index, name in enumerate(self.header):
+            table.add_column(Text(name), justify="right" if index else "left", overflow="fold")
+        for row in self.rows:
+            cells = (Text(cell.whole, style=STYLES.get(cell.mark, "")) for cell in row.cells)
+            table.add_row(*cells, style="bold" if row.strong else "")
+        return table
+
+
+def _escape(text: str) -> str:
+    """Text as it is, whatever Markdown or HTML it may look like, on one line."""
+    return re.sub(r"([\\`*_\[\]<>|])", r"\\\1", " ".join(text.split()))

@@ -1,0 +1,122 @@
+"""The evaluation in plain sentences, drawn from the numbers and as ready to report a loss as a gain."""
+
+from dataclasses import dataclass
+
+import pandas as pd
+
+from orl_ldm.report.inputs import Evaluation
+from orl_ldm.report.statistics import METRICS, Change, changes, means_by_method
+
+QUALITY = ("psnr", "ssim", "lpips")
+
+
+def summary(evaluation: Evaluation, intervals: pd.DataFrame) -> list[str]:
+    """The page's first paragraph, one sentence per entry. `intervals` is from tables.steered_intervals."""
+    roles = evaluation.roles
+    images, scenes = evaluation.per_image["image"].nunique(), evaluation.per_image["scene"].nunique()
+    where = f"{images} test {_plural(images, 'image')} of {scenes} {_plural(scenes, 'scene')}"
+    if "steered" not in roles:
+        return [f"On {where}: no steered policy was evaluated, so the tables compare the other methods only."]
+    means = means_by_method(evaluation.per_image)
+    steered = means[roles["steered"]]
+    sentences = [
+        f"On {where}, the learned policy steers the frozen LDM to {steered['psnr']:.2f} dB PSNR, "
+        f"{steered['ssim']:.3f} SSIM and {steered['lpips']:.3f} LPIPS (lower is better), with "
+        f"{steered['nfe']:.1f} denoiser calls (NFE) per image."
+    ]
+    if "alone" in roles:
+        calls = means[roles["alone"]]["nfe"]
+        who = f"Against the LDM alone ({calls:.0f} calls per image)"
+        sentences.append(f"{who}, {quality(against(intervals, roles['alone']))}.")
+    if "bicubic" in roles:
+        sentences.append(f"Against bicubic interpolation, {quality(against(intervals, roles['bicubic']))}.")
+    if "fixed" in roles:
+        sentences.append(_against_fixed(evaluation, against(intervals, roles["fixed"])["reward"]))
+    else:
+        sentences.append("No best fixed schedule was searched for, so what learning adds to one is not known.")
+    return [*sentences, _rank(evaluation, means)]
+
+
+def against(intervals: pd.DataFrame, reference: str) -> dict[str, Change]:
+    """Metric name -> the steered policy's change against one reference."""
+    return changes(intervals[intervals["reference"] == reference])
+
+
+def quality(change: dict[str, Change]) -> str:
+    """In which of PSNR, SSIM and LPIPS the steered policy is better, worse, or not clearly different."""
+    words = {"gain": "better in", "loss": "worse in", "": "not clearly different in"}
+    groups = []
+    for mark, word in words.items():
+        alike = [change[name] for name in QUALITY if change[name].mark == mark]
+        names = [f"{c.metric.label} ({c.text}{' ' + c.metric.unit if c.metric.unit else ''})" for c in alike]
+        groups += [f"{word} {_join(names)}"] if names else []
+    return f"it is {'; '.join(groups)}"
+
+
+def _against_fixed(evaluation: Evaluation, reward: Change) -> str:
+    """The comparison that a learned policy must win: its reward against the best fixed schedule's."""
+    episodes = evaluation.facts.get("search_episodes")
+    search = f", found in a search over {episodes:,} episodes" if isinstance(episodes, int) else ""
+    outcome = {
+        "gain": "so here the learned policy beats it",
+        "loss": "so here the fixed schedule is the better choice",
+        "": "so these images do not show that learning adds anything to it",
+    }[reward.mark]
+    return (
+        f"Against the best fixed schedule{search}, its reward ({evaluation.setting}) differs by {reward.text} "
+        f"(95% interval {reward.interval}) and it is better on {reward.won:.0%} of the images, {outcome}."
+    )
+
+
+def _rank(evaluation: Evaluation, means: dict[str, dict[str, float]]) -> str:
+    """Whether any other method has a higher mean reward; the ceiling, which sees the HR image, does not count."""
+    rivals = {name: mean["reward"] for name, mean in means.items() if name != evaluation.roles.get("ceiling")}
+    own = rivals[evaluation.roles["steered"]]
+    above = sorted((name for name in rivals if rivals[name] > own), key=lambda name: -rivals[name])
+    if not above:
+        return f"No other method in this evaluation has a higher mean reward than its {own:.4f}."
+    return f"Its mean reward is {own:.4f}; higher: {_join([f'{name} ({rivals[name]:.4f})' for name in above])}."
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A headline number: the steered policy's mean, and how it compares with the LDM alone's."""
+
+    label: str
+    value: str
+    against: str
+    mark: str
+
+
+def tiles(evaluation: Evaluation, intervals: pd.DataFrame) -> list[Tile]:
+    """PSNR, SSIM, LPIPS and NFE of the steered policy beside the LDM alone's; none when one of the two is missing."""
+    roles = evaluation.roles
+    if "steered" not in roles or "alone" not in roles:
+        return []
+    means, change = means_by_method(evaluation.per_image), against(intervals, roles["alone"])
+    steered, alone = means[roles["steered"]], means[roles["alone"]]
+    return [
+        Tile(m.title, m.text(steered[m.name]), f"LDM alone {m.text(alone[m.name])}", change[m.name].mark)
+        for m in METRICS
+        if m.name in (*QUALITY, "nfe")
+    ]
+
+
+def verdict_lines(evaluation: Evaluation, intervals: pd.DataFrame) -> list[str]:
+    """For the terminal: the steered policy against the LDM alone and against the best fixed schedule."""
+    lines = []
+    for role, name in (("alone", "LDM alone"), ("fixed", "best fixed schedule")):
+        if "steered" not in evaluation.roles or role not in evaluation.roles:
+            continue
+        change = against(intervals, evaluation.roles[role])
+        parts = [f"{change[m].metric.label} {change[m].text} {change[m].interval}" for m in (*QUALITY, "reward")]
+        lines.append(f"steered against {name}: {'; '.join(parts)}")
+    return lines
+
+
+def _join(names: list[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def _plural(count: int, word: str) -> str:
+    return word if count == 1 else f"{word}s"

@@ -1,0 +1,31 @@
+"""Counter-based random streams: every draw is a pure function of what it is for.
+
+A stream is named by (seed, purpose, counters...), so results do not depend on batch size, order, worker or machine
+(Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3"; numpy's Philox behind a SeedSequence).
+"""
+
+import hashlib
+
+import numpy as np
+import numpy.typing as npt
+
+#: What a stream is for. Part of its name, so that no two uses ever share numbers.
+PURPOSES = {"noise": 1, "action": 2, "crop": 3, "timestep": 4, "degrade": 5, "select": 6, "start": 7}
+
+
+def stable_id(name: str) -> int:
+    """A positive 63-bit integer that names `name` on every machine (the first bits of its SHA-256)."""
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") >> 1
+
+
+def stream(seed: int, purpose: str, *counters: int) -> np.random.Generator:
+    """The generator of one stream. `counters` are non-negative integers, e.g. (image_id, rollout, step)."""
+    words = [seed, PURPOSES[purpose]]
+    for counter in counters:
+        words += [counter & 0xFFFFFFFF, counter >> 32]
+    return np.random.Generator(np.random.Philox(np.random.SeedSequence(words)))
+
+
+def normal(shape: tuple[int, ...], seed: int, purpose: str, *counters: int) -> npt.NDArray[np.float32]:
+    """Standard normal noise of `shape`, float32."""
+    return stream(seed, purpose, *counters).standard_normal(shape, dtype=np.float32)

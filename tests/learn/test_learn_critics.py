@@ -1,0 +1,70 @@
+"""The default learner: a stacked ensemble that is M networks, and policies near the optimum of known processes."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+import toy_processes as toys
+
+from orl_ldm.buffer import read
+from orl_ldm.learn import CriticConfig, TrainConfig, train
+from orl_ldm.learn.networks import Ensemble, pessimistic
+from orl_ldm.policy import BetaPolicy, load_policy
+from orl_ldm.reward import PSNR_SCALE
+
+#: The default recipe in small: networks and batches for problems of two features.
+SMALL = CriticConfig(critic_hidden=(64, 64), batch_size=256, epochs=15)
+
+
+def trained(toy: toys.Toy, folder: Path, images: int = 100) -> tuple[float, BetaPolicy]:
+    """(mean reward of the behaviour, the policy learned from it)."""
+    behaviour = toys.collect(toy, folder / "buffer", images)
+    config = TrainConfig(
+        (str(folder / "buffer"),), str(folder / "run"), weights=toys.WEIGHTS, hidden=(64, 64), critics=SMALL
+    )
+    return behaviour, load_policy(train(config, progress=False))[0]
+
+
+def test_the_ensemble_is_separate_networks() -> None:
+    torch.manual_seed(0)
+    ensemble, x = Ensemble(3, 4, (8, 6)), torch.randn(10, 4)
+    q = ensemble(x)  # (M, B)
+    for member in range(3):
+        h = x
+        for layer, (weight, bias) in enumerate(zip(ensemble.weights, ensemble.biases, strict=True)):
+            h = (F.silu(h) if layer else h) @ weight[member] + bias[member]
+        torch.testing.assert_close(q[member], h[:, 0])
+
+
+def test_pessimism_is_standard_deviations_below_the_mean() -> None:
+    assert pessimistic(torch.tensor([[1.0, 5.0], [3.0, 5.0]]), 0.5).tolist() == pytest.approx([2 - 0.5 * 2**0.5, 5.0])
+
+
+def test_one_decision_is_learned_for_every_image(tmp_path: Path) -> None:
+    toy = toys.Aim()
+    behaviour, policy = trained(toy, tmp_path)
+    assert behaviour < 0.6
+    assert toys.play(toy, policy) > 0.97  # the optimum is 1
+
+
+def test_a_plan_whose_later_step_must_be_good_is_found(tmp_path: Path) -> None:
+    """Where one-step improvement fails: in the data, going on paid less than stopping."""
+    toy = toys.Patience()
+    _, policy = trained(toy, tmp_path)
+    assert mean_advantage_of_going_on(tmp_path / "buffer") < -0.3
+    assert toys.play(toy, policy) > 0.85  # the optimum is 1, stopping at once 0.3
+
+
+def mean_advantage_of_going_on(buffer: Path) -> float:
+    """Mean reward of the behaviour's episodes with a second decision, less that of the others, image by image."""
+    data = read(buffer)
+    starts, stops = data.episode_bounds.T
+    reward, image, went_on = data.values[stops - 1, 0] / PSNR_SCALE, data.image_id[starts], stops - starts > 1
+    differences = [
+        reward[(image == i) & went_on].mean() - reward[(image == i) & ~went_on].mean()
+        for i in np.unique(image)
+        if 0 < went_on[image == i].sum() < (image == i).sum()
+    ]
+    return float(np.mean(differences))
