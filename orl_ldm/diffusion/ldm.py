@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from diffusers import AutoencoderDC, AutoencoderKL, UNet2DModel, VQModel
-from torch import Tensor, nn
+from torch import Tensor
 
 from orl_ldm.diffusion.config import LDMConfig
 from orl_ldm.diffusion.schedule import NoiseSchedule, schedule_of
@@ -31,8 +31,8 @@ class LDM:
 
     ldm_id: str
     digest: str  # SHA-256 over the weights and configurations
-    unet: nn.Module
-    first_stage: nn.Module
+    unet: Any  # UNet2DModel
+    first_stage: Any  # one of FIRST_STAGES
     schedule: NoiseSchedule
     latent_channels: int
     scale: int  # image size / latent size
@@ -42,12 +42,14 @@ class LDM:
     @property
     def device(self) -> torch.device:
         """Where the networks are."""
-        return next(self.unet.parameters()).device
+        device: torch.device = next(self.unet.parameters()).device
+        return device
 
     @property
     def dtype(self) -> torch.dtype:
         """The dtype the networks run in; everything outside them is float32."""
-        return next(self.unet.parameters()).dtype
+        dtype: torch.dtype = next(self.unet.parameters()).dtype
+        return dtype
 
     @torch.no_grad()
     def encode(self, image: Tensor) -> Tensor:
@@ -67,7 +69,7 @@ class LDM:
         return self.unet(joined, t.to(self.dtype)).sample.float()  # type: ignore[no-any-return]
 
 
-def encode(first_stage: nn.Module, image: Tensor) -> Tensor:
+def encode(first_stage: Any, image: Tensor) -> Tensor:
     """What a first stage makes of (B, 3, H, W) in [0, 1], unscaled; each of FIRST_STAGES calls it by another name."""
     encoded = first_stage.encode(image * 2 - 1)
     if hasattr(encoded, "latent_dist"):
@@ -112,8 +114,8 @@ def open_ldm(config: LDMConfig) -> LDM:
 
 
 def make_ldm(
-    unet: nn.Module,
-    first_stage: nn.Module,
+    unet: Any,
+    first_stage: Any,
     scheduler_config: dict[str, Any],
     ldm_id: str,
     digest: str,

@@ -64,7 +64,8 @@ def spectrum_slope(luma: Tensor) -> Tensor:
     x = radius[used].log()
     x = x - x.mean()
     y = (power[:, used] + TINY).log()
-    return (y * x).sum(-1) / x.square().sum()
+    slope: Tensor = (y * x).sum(-1) / x.square().sum()
+    return slope
 
 
 def upscale_residual(lr: Tensor) -> Tensor:

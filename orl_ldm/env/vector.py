@@ -28,7 +28,7 @@ Floats = npt.NDArray[np.float32]
 Step = tuple[Floats, npt.NDArray[np.float64], npt.NDArray[np.bool_], npt.NDArray[np.bool_], dict[str, Any]]
 
 
-class SteeringVectorEnv(VectorEnv[Floats, Floats, Floats]):
+class SteeringVectorEnv(VectorEnv[Any, Any, Any]):
     """`num_envs` images in flight; a step is one decision for each of them.
 
     Observations float32 (B, F) named by SPEC.feature_names; actions float32 (B, A) between SPEC's bounds; the reward is

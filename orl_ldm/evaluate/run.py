@@ -190,7 +190,7 @@ class Runner:
         self.folder.mkdir(parents=True, exist_ok=True)
         staged = path.with_suffix(f".{os.getpid()}.tmp")
         with staged.open("wb") as file:
-            np.savez_compressed(file, **part)
+            np.savez_compressed(file, allow_pickle=False, **part)
         staged.replace(path)
         return part
 

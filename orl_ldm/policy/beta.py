@@ -13,7 +13,6 @@ import torch
 import torch.nn.functional as F
 from scipy.special import betaincinv
 from torch import Tensor, nn
-from torch.distributions import Beta
 
 from orl_ldm.policy.spec import PolicySpec
 
@@ -113,7 +112,9 @@ def log_prob(policy: Policy, observations: Tensor, actions: Tensor) -> Tensor:
     """Log-density (B,) of actions in natural units."""
     alpha, beta = policy.concentrations(observations)
     low, high = bounds(policy.spec, actions)
-    density = Beta(alpha, beta, validate_args=False).log_prob(to_unit(policy.spec, actions))
+    unit = to_unit(policy.spec, actions)
+    normaliser = torch.lgamma(alpha) + torch.lgamma(beta) - torch.lgamma(alpha + beta)
+    density = (alpha - 1) * unit.log() + (beta - 1) * torch.log1p(-unit) - normaliser
     return (density - (high - low).log()).sum(-1)
 
 

@@ -58,7 +58,7 @@ def train_stage(
     per_step = config.batch_size * accelerator.num_processes * micro
     crops = Crops(*images, config.crop, seed, config.steps * per_step)
     order = range(start * per_step + accelerator.process_index, config.steps * per_step, accelerator.num_processes)
-    batches = iter(DataLoader(crops, config.batch_size, sampler=order, num_workers=workers))  # type: ignore[arg-type]
+    batches = iter(DataLoader(crops, config.batch_size, sampler=order, num_workers=workers))
     saved = time.monotonic()
     with _progress(disable=not accelerator.is_main_process) as progress:
         task = progress.add_task(name, total=config.steps, completed=start, loss=float("nan"))

@@ -1,14 +1,15 @@
 """A whole pretraining run: first stage, denoiser, export as a diffusers folder."""
 
+import copy
 import json
 import shutil
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator
 from diffusers import DDIMScheduler
-from torch import nn
 
 from orl_ldm.diffusion.schedule import schedule_of
 from orl_ldm.images.resample import to_tensor
@@ -33,7 +34,7 @@ def pretrain(config: PretrainConfig) -> Path:
 
     def train(
         name: str, objective: FirstStageLoss | DenoiserLoss, stage: FirstStageConfig | DenoiserConfig
-    ) -> nn.Module:
+    ) -> Any:
         return train_stage(
             name, objective, (refs, weights), held_out, stage.train, folder, accelerator, config.seed, config.workers
         )
@@ -56,7 +57,7 @@ def scheduler_config(config: PretrainConfig) -> dict[str, object]:
     return {**SCHEDULER, "prediction_type": config.denoiser.prediction_type}
 
 
-def export(denoiser: nn.Module, first_stage: nn.Module, config: PretrainConfig, folder: Path) -> None:
+def export(denoiser: Any, first_stage: Any, config: PretrainConfig, folder: Path) -> None:
     """Write the LDM in diffusers' layout, fp16 safetensors, in place of an older export."""
     staged = folder.with_name(folder.name + ".tmp")
     shutil.rmtree(staged, ignore_errors=True)
@@ -75,8 +76,6 @@ def export(denoiser: nn.Module, first_stage: nn.Module, config: PretrainConfig, 
     staged.rename(folder)
 
 
-def half(network: nn.Module) -> nn.Module:
+def half(network: Any) -> Any:
     """A fp16 copy on the CPU."""
-    import copy
-
     return copy.deepcopy(network).to("cpu", torch.float16)

@@ -1,6 +1,7 @@
 """The two trained networks: what each is, what its loss is, and how it is validated."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -26,7 +27,7 @@ SCHEDULER = {
 }
 
 
-def build_first_stage(config: FirstStageConfig) -> nn.Module:
+def build_first_stage(config: FirstStageConfig) -> Any:
     """An untrained f4 autoencoder: pixel (un)shuffling, and no normalisation across space, so it tiles without seams.
 
     It starts close to a linear map (residual branches at zero, a constant under the output's normalisation), which is
@@ -50,10 +51,10 @@ def build_first_stage(config: FirstStageConfig) -> nn.Module:
         if ".norm." in name:
             nn.init.zeros_(parameter)
     nn.init.ones_(network.decoder.norm_out.bias)
-    return network  # type: ignore[no-any-return]
+    return network
 
 
-def build_denoiser(config: DenoiserConfig, latent_channels: int) -> nn.Module:
+def build_denoiser(config: DenoiserConfig, latent_channels: int) -> Any:
     """An untrained convolutional UNet: no attention, so any image size is in reach."""
     levels = len(config.channels)
     return UNet2DModel(
@@ -75,7 +76,7 @@ class FirstStageLoss(nn.Module):
     alike; the denoiser can then work on them without a further normalisation.
     """
 
-    def __init__(self, network: nn.Module, config: FirstStageConfig, seed: int) -> None:
+    def __init__(self, network: Any, config: FirstStageConfig, seed: int) -> None:
         super().__init__()
         self.network, self.config, self.seed = network, config, seed
 
@@ -99,14 +100,14 @@ class DenoiserLoss(nn.Module):
     """Mean squared error of the denoiser's prediction at uniform timesteps, on (HR latent, LR image) pairs."""
 
     def __init__(
-        self, network: nn.Module, first_stage: nn.Module, schedule: NoiseSchedule, scale: int, seed: int
+        self, network: Any, first_stage: Any, schedule: NoiseSchedule, scale: int, seed: int
     ) -> None:
         super().__init__()
         self.network, self.schedule, self.scale, self.seed = network, schedule, scale, seed
         self._frozen = [first_stage.requires_grad_(False).eval()]  # in a list, so that it is not a part of this module
 
     @property
-    def first_stage(self) -> nn.Module:
+    def first_stage(self) -> Any:
         """The frozen autoencoder that the latents come from."""
         return self._frozen[0]
 

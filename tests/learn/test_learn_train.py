@@ -201,9 +201,9 @@ def test_an_unknown_device_is_named(config: TrainConfig) -> None:
 
 def test_settings_that_make_no_sense_are_named() -> None:
     table = {"buffers": ["a"], "out": "b"}
-    with pytest.raises(UserError, match="critics.critics = 1"):
+    with pytest.raises(UserError, match=r"critics\.critics = 1"):
         build(TrainConfig, {**table, "critics": {"critics": 1}}, "here")
-    with pytest.raises(UserError, match="ppo.passes = 0"):
+    with pytest.raises(UserError, match=r"ppo\.passes = 0"):
         build(TrainConfig, {**table, "ppo": {"passes": 0}}, "here")
 
 

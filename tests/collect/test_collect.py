@@ -1,0 +1,110 @@
+"""A collection is the same set of episodes however it was interrupted, split or stored."""
+
+import multiprocessing
+import os
+import random
+import signal
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from orl_ldm.buffer import Transitions, read
+from orl_ldm.collect.collector import collect
+from orl_ldm.collect.config import CollectConfig
+from orl_ldm.diffusion.config import SamplerConfig
+from orl_ldm.diffusion.ldm import LDM
+from orl_ldm.env.spaces import SPEC
+from orl_ldm.errors import UserError
+from orl_ldm.images.config import DataConfig
+from orl_ldm.policy import BetaPolicy, PolicySpec, save_policy
+from orl_ldm.reward import TERMS, RewardWeights, compose
+
+CONFIG = CollectConfig(images=12, rollouts=2, unit_images=1)
+SAMPLER = SamplerConfig(nfe_max=4)
+WEIGHTS = RewardWeights()
+
+
+def run(folder: Path, ldm: LDM, data: DataConfig, config: CollectConfig = CONFIG) -> Transitions:
+    collect(replace(config, out=str(folder)), data, SAMPLER, ldm, WEIGHTS)
+    return read(folder)
+
+
+def same_episodes(a: Transitions, b: Transitions) -> None:
+    """Equal in everything but the measured seconds."""
+    for name in ("episode_id", "image_id", "terminals", "timeouts"):
+        np.testing.assert_array_equal(a.columns[name], b.columns[name])
+    for name in ("observations", "actions", "log_probs", "rewards", "potentials"):
+        np.testing.assert_allclose(a.columns[name], b.columns[name], atol=1e-5, err_msg=name)
+    np.testing.assert_allclose(a.values[:, :4], b.values[:, :4], atol=1e-4)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, ldm: LDM, data: DataConfig) -> Transitions:
+    return run(tmp_path_factory.mktemp("undisturbed"), ldm, data)
+
+
+def test_a_collector_killed_five_times_loses_and_repeats_nothing(
+    tmp_path: Path, ldm: LDM, data: DataConfig, undisturbed: Transitions
+) -> None:
+    chance = random.Random(0)
+    config = replace(CONFIG, out=str(tmp_path))
+    for _ in range(5):
+        child = multiprocessing.get_context("fork").Process(
+            target=collect, args=(config, data, SAMPLER, ldm, WEIGHTS)
+        )
+        child.start()
+        time.sleep(chance.uniform(0.05, 0.6))
+        os.kill(child.pid or 0, signal.SIGKILL)
+        child.join()
+        assert child.exitcode in (-signal.SIGKILL, 0)
+    same_episodes(run(tmp_path, ldm, data), undisturbed)
+
+
+def test_resuming_does_only_what_is_missing(tmp_path: Path, ldm: LDM, data: DataConfig) -> None:
+    config = replace(CONFIG, out=str(tmp_path), images=2)
+    first = collect(config, data, SAMPLER, ldm, WEIGHTS)
+    before = {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
+    second = collect(config, data, SAMPLER, ldm, WEIGHTS)
+    assert (first.resumed, second.resumed) == (0, second.units)
+    assert {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == before
+
+
+def test_units_and_codecs_change_nothing(tmp_path: Path, ldm: LDM, data: DataConfig, undisturbed: Transitions) -> None:
+    other = run(tmp_path, ldm, data, replace(CONFIG, unit_images=5, codec="zarr"))
+    order = np.argsort(other.episode_id, kind="stable"), np.argsort(undisturbed.episode_id, kind="stable")
+    np.testing.assert_array_equal(other.episode_id[order[0]], undisturbed.episode_id[order[1]])
+    np.testing.assert_allclose(other.actions[order[0]], undisturbed.actions[order[1]], atol=1e-3)
+
+
+def test_rewards_are_composed_from_the_raw_terms(undisturbed: Transitions) -> None:
+    ends = undisturbed.terminals
+    assert undisturbed.header.term_names == TERMS
+    assert ends.sum() == CONFIG.images * CONFIG.rollouts
+    expected = compose(undisturbed.values[ends], WEIGHTS, SAMPLER.nfe_max)
+    np.testing.assert_allclose(undisturbed.rewards[ends], expected, rtol=1e-5)
+    assert not undisturbed.rewards[~ends].any()
+    nfe = undisturbed.values[ends][:, 3]
+    assert (nfe <= SAMPLER.nfe_max).all()
+    bounds = undisturbed.episode_bounds
+    np.testing.assert_array_equal(np.diff(bounds, axis=1)[:, 0], nfe + 1)  # one decision more than calls
+
+
+def test_a_second_round_explores_around_a_policy_and_joins_the_first(
+    tmp_path: Path, ldm: LDM, data: DataConfig
+) -> None:
+    save_policy(BetaPolicy(SPEC, (8,)), tmp_path / "policy", {})
+    small = replace(CONFIG, images=2)
+    run(tmp_path / "a", ldm, data, small)
+    run(tmp_path / "b", ldm, data, replace(small, policy=str(tmp_path / "policy"), first_rollout=2))
+    both = read([tmp_path / "a", tmp_path / "b"])
+    assert both.terminals.sum() == 8
+
+
+def test_a_policy_for_another_action_space_is_refused(tmp_path: Path, ldm: LDM, data: DataConfig) -> None:
+    spec = PolicySpec(SPEC.feature_names, ("step", "eta"), (0.0, 0.0), (1.0, 1.0))
+    save_policy(BetaPolicy(spec, (8,)), tmp_path / "policy", {})
+    with pytest.raises(UserError, match="another action space"):
+        run(tmp_path / "a", ldm, data, replace(CONFIG, policy=str(tmp_path / "policy")))

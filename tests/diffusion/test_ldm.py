@@ -1,0 +1,65 @@
+"""Loading an LDM: what is read, and what is refused with a sentence."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import AutoencoderKL, UNet2DModel, VQModel
+
+from orl_ldm.diffusion.config import LDMConfig
+from orl_ldm.diffusion.ldm import EMBEDDED, load_ldm, open_ldm
+from orl_ldm.errors import UserError
+
+
+@pytest.mark.parametrize("kind", [VQModel, AutoencoderKL])
+def test_other_first_stages_and_channel_counts_load(tmp_path: Path, ldm_folder: Path, kind: type) -> None:
+    shutil.copytree(ldm_folder, tmp_path / "ldm")
+    shutil.rmtree(tmp_path / "ldm" / "vqvae")
+    channels = {"block_out_channels": (8, 8, 16), "norm_num_groups": 4, "latent_channels": 3}
+    blocks = {"down_block_types": ("DownEncoderBlock2D",) * 3, "up_block_types": ("UpDecoderBlock2D",) * 3}
+    kind(**channels, **blocks).save_pretrained(tmp_path / "ldm" / "vqvae")
+    kinds = {"down_block_types": ("DownBlock2D",), "up_block_types": ("UpBlock2D",), "norm_num_groups": 4}
+    UNet2DModel(in_channels=6, out_channels=3, block_out_channels=(8,), **kinds).save_pretrained(tmp_path / "ldm/unet")
+    index = json.loads((tmp_path / "ldm" / "model_index.json").read_text())
+    index["vqvae"] = ["diffusers", kind.__name__]
+    (tmp_path / "ldm" / "model_index.json").write_text(json.dumps(index))
+    ldm = load_ldm(str(tmp_path / "ldm"))
+    image = torch.rand(2, 3, 32, 32)
+    latents = ldm.encode(image)
+    assert latents.shape == (2, 3, 8, 8)
+    assert ldm.decode(latents).shape == image.shape
+    assert ldm.scale == 4
+
+
+def test_the_digest_names_the_weights(tmp_path: Path, ldm_folder: Path) -> None:
+    shutil.copytree(ldm_folder, tmp_path / "copy")
+    assert load_ldm(str(tmp_path / "copy")).digest == load_ldm(str(ldm_folder)).digest
+    weights = next((tmp_path / "copy" / "unet").glob("*.safetensors"))
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    assert load_ldm(str(tmp_path / "copy")).digest != load_ldm(str(ldm_folder)).digest
+
+
+def test_what_is_no_ldm_is_refused(tmp_path: Path, ldm_folder: Path) -> None:
+    with pytest.raises(UserError, match="no LDM at './nowhere'"):
+        load_ldm("./nowhere")
+    with pytest.raises(UserError, match="has no model_index"):
+        load_ldm(str(tmp_path))
+    shutil.copytree(ldm_folder, tmp_path / "pickled")
+    for weights in (tmp_path / "pickled" / "unet").glob("*.safetensors"):
+        weights.rename(weights.with_suffix(".bin"))
+    with pytest.raises(UserError, match="no safetensors weights in unet/"):
+        load_ldm(str(tmp_path / "pickled"))
+    with pytest.raises(UserError, match="not usable here"):
+        open_ldm(LDMConfig(id=str(ldm_folder), device="cuda:99"))
+
+
+@pytest.mark.skipif(not (EMBEDDED / "model_index.json").exists(), reason="the embedded LDM is not in this checkout")
+def test_the_embedded_ldm_fits_its_promises() -> None:
+    ldm = load_ldm("embedded")
+    assert sum(p.numel() for p in ldm.unet.parameters()) < 8.5e6
+    assert sum(path.stat().st_size for path in EMBEDDED.rglob("*") if path.is_file()) < 20e6
+    assert (ldm.scale, ldm.schedule.prediction_type) == (4, "v_prediction")

@@ -1,0 +1,112 @@
+"""The decision process as Gymnasium sees it, and as the sampler rolls it out: the same thing."""
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from gymnasium.utils.env_checker import check_env
+
+from orl_ldm.diffusion.config import SamplerConfig
+from orl_ldm.diffusion.ldm import LDM
+from orl_ldm.env.rollout import roll_out
+from orl_ldm.env.spaces import ACTIONS, FEATURES, SPEC
+from orl_ldm.env.vector import SteeringEnv, SteeringVectorEnv
+from orl_ldm.images.pairs import Batch
+from orl_ldm.metrics import Metrics
+from orl_ldm.policy import BetaPolicy, BroadPolicy
+from orl_ldm.policy.beta import log_prob, mean_action
+from orl_ldm.reward import RewardWeights, compose
+
+BROAD = BroadPolicy(SPEC, (1.0, 1.0, 2.0, 1.5), (1.0, 1.0, 2.0, 1.0))
+
+
+@pytest.fixture(scope="module")
+def metrics() -> Metrics:
+    return Metrics()
+
+
+def test_gymnasium_s_checker_passes(ldm: LDM, batch: Batch, metrics: Metrics) -> None:
+    check_env(SteeringEnv(ldm, batch, metrics), skip_render_check=True)
+
+
+def test_the_vector_environment_is_the_sampler(ldm: LDM, batch: Batch, metrics: Metrics) -> None:
+    """Stepping by hand under a policy ends in the reward of the same policy's rollout."""
+    torch.manual_seed(0)
+    policy = BetaPolicy(SPEC, (8,))
+    torch.nn.init.normal_(policy.head.weight, std=1.0)
+    config = SamplerConfig(nfe_max=6)
+    ids = [ref.image_id for ref in batch.refs]
+    rollout = roll_out(ldm, policy, batch.lr, ids, [0, 0, 0], config, 9, explore=False)
+    terms = np.column_stack([metrics(rollout.images, batch.hr).numpy(), rollout.nfe, np.zeros(3)])
+    expected = compose(terms, RewardWeights(), config.nfe_max)
+
+    env = SteeringVectorEnv(ldm, batch, metrics, num_envs=3, config=config)
+    assert isinstance(env, gym.vector.VectorEnv)
+    observations, _ = env.reset(seed=9)
+    rewards, open_ = np.zeros(3), np.ones(3, dtype=bool)
+    for _ in range(config.nfe_max + 1):
+        assert observations in env.observation_space
+        actions = mean_action(policy, torch.from_numpy(observations)).detach().numpy()
+        observations, reward, terminated, truncated, _ = env.step(actions)
+        rewards += np.where(open_, reward, 0)
+        open_ &= ~terminated
+        assert not truncated.any()
+        if not open_.any():
+            break
+    assert not open_.any()
+    np.testing.assert_allclose(rewards, expected, atol=2e-3)
+
+
+def test_an_environment_that_ended_starts_its_next_image(ldm: LDM, batch: Batch, metrics: Metrics) -> None:
+    env = SteeringVectorEnv(ldm, batch, metrics, num_envs=2)
+    env.reset(seed=1)
+    stop = np.array([[0.0, 0, 1, 0], [0.9, 0, 1, 0]], dtype=np.float32)
+    _, reward, terminated, _, infos = env.step(stop)
+    assert terminated.tolist() == [True, False]
+    assert reward[0] > 0
+    assert infos["terms"][0, 3] == 0  # stopped before the first denoiser call
+    observations, reward, terminated, _, _ = env.step(stop)
+    assert reward[0] == 0
+    assert not terminated[0]
+    assert observations[0, FEATURES.index("position/decision")] == 0
+
+
+def test_a_stock_agent_library_drives_it(ldm: LDM, batch: Batch, metrics: Metrics) -> None:
+    from stable_baselines3 import PPO
+
+    env = SteeringEnv(ldm, batch, metrics, config=SamplerConfig(nfe_max=3))
+    PPO("MlpPolicy", env, n_steps=16, batch_size=16, n_epochs=1, device="cpu").learn(16)
+
+
+def test_every_observation_is_finite_and_named(ldm: LDM, batch: Batch) -> None:
+    ids = [ref.image_id for ref in batch.refs]
+    rollout = roll_out(ldm, BROAD, batch.lr, ids, [0, 1, 2], SamplerConfig(), 4, hr=batch.hr)
+    assert rollout.observations.shape == (len(rollout.slot), len(FEATURES))
+    assert np.isfinite(rollout.observations).all()
+    assert (rollout.potentials > 0).all()
+    low, high = (np.array(bound) for bound in (SPEC.action_low, SPEC.action_high))
+    assert ((rollout.actions >= low) & (rollout.actions <= high)).all()
+
+
+def test_logged_log_probs_are_the_behaviour_s(ldm: LDM, batch: Batch) -> None:
+    ids = [ref.image_id for ref in batch.refs]
+    rollout = roll_out(ldm, BROAD, batch.lr, ids, [0, 1, 2], SamplerConfig(), 4)
+    again = log_prob(BROAD, torch.from_numpy(rollout.observations), torch.from_numpy(rollout.actions))
+    np.testing.assert_allclose(rollout.log_probs, again.numpy(), rtol=1e-5)
+
+
+def test_rollouts_do_not_depend_on_the_batch(ldm: LDM, batch: Batch) -> None:
+    ids = [ref.image_id for ref in batch.refs]
+    whole = roll_out(ldm, BROAD, batch.lr, ids, [0, 0, 0], SamplerConfig(), 4)
+    one = roll_out(ldm, BROAD, batch.lr[1:2], ids[1:2], [0], SamplerConfig(), 4)
+    np.testing.assert_allclose(one.observations, whole.observations[whole.slot == 1], atol=1e-3)
+    np.testing.assert_allclose(one.actions, whole.actions[whole.slot == 1], atol=1e-3)
+
+
+def test_the_neutral_action_is_documented() -> None:
+    assert {name: neutral for name, (_, _, neutral) in ACTIONS.items()} == {
+        "step": 1.0,
+        "eta": 0.0,
+        "detail": 1.0,
+        "fidelity": 0.0,
+    }
