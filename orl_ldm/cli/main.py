@@ -1,13 +1,14 @@
 """`orl-ldm`: one command for each stage. Each reads a pipeline file and explains itself when a stage is missing."""
 
-import signal
 import sys
 from collections.abc import Callable
 from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
+from orl_ldm.cli.interrupt import InterruptedByUser, install
 from orl_ldm.errors import UserError
 
 app = typer.Typer(
@@ -95,7 +96,7 @@ def verify(buffers: Annotated[list[str], typer.Argument(help="Buffer folders or 
     from orl_ldm.cli import stages
 
     if not stages.verify(buffers, console):
-        raise typer.Exit(1)
+        sys.exit(1)
 
 
 @app.command()
@@ -113,27 +114,17 @@ def images(
 
 def main(run: Callable[[], Any] = app) -> NoReturn:
     """The console script: UserErrors in one sentence, Ctrl-C and SIGTERM without a traceback."""
-    signal.signal(signal.SIGTERM, _interrupt)
+    install()
     errors = Console(stderr=True)
     try:
         run()
     except UserError as error:
-        errors.print(f"[red]error:[/red] {_escaped(error)}", soft_wrap=True, highlight=False)
+        errors.print(f"[red]error:[/red] {escape(str(error))}", soft_wrap=True, highlight=False)
         sys.exit(2)
-    except KeyboardInterrupt:
+    except (InterruptedByUser, KeyboardInterrupt):
         errors.print("interrupted; run the same command again to go on where it stopped")
         sys.exit(130)
     sys.exit(0)
-
-
-def _interrupt(signum: int, frame: object) -> NoReturn:
-    raise KeyboardInterrupt
-
-
-def _escaped(error: UserError) -> str:
-    from rich.markup import escape
-
-    return escape(str(error))
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from orl_ldm.cli.interrupt import InterruptedByUser
 from orl_ldm.cli.progress import episodes_bar, methods_bar
 from orl_ldm.config import build, digest, override, read_toml
 from orl_ldm.errors import UserError
@@ -31,6 +32,7 @@ def collect(name: str, settings: Sequence[str], console: Console) -> None:
 def train(name: str, settings: Sequence[str], console: Console) -> None:
     """Train the pipeline's policy."""
     pipeline = load_pipeline(name, settings)
+    pipeline.train.reward_weights()  # an unknown setting is said before any work
     for buffer in pipeline.train.buffers:
         if "://" not in buffer and not Path(buffer).is_dir():
             raise UserError(
@@ -39,7 +41,10 @@ def train(name: str, settings: Sequence[str], console: Console) -> None:
             )
     from orl_ldm.learn import train as run
 
-    folder = run(pipeline.train)
+    try:
+        folder = run(pipeline.train)
+    except KeyboardInterrupt:  # the learner's own, after it has saved a checkpoint
+        raise InterruptedByUser from None
     console.print(f"policy in {folder}")
     console.print(f"next: orl-ldm evaluate {name}", highlight=False)
 

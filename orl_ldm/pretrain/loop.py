@@ -54,6 +54,8 @@ def train_stage(
     loss_of, optimizer = accelerator.prepare(objective, optimizer)
     checkpoint = Checkpoint(folder / f"{name}-checkpoint", accelerator, model, ema, optimizer, schedule)
     start = checkpoint.load()
+    for log in (folder / f"{name}.csv", folder / f"{name}-validation.csv"):
+        _keep_until(log, start)
     micro = config.gradient_accumulation
     per_step = config.batch_size * accelerator.num_processes * micro
     crops = Crops(*images, config.crop, seed, config.steps * per_step)
@@ -123,6 +125,13 @@ class Checkpoint:
         (staged / "step.json").write_text(json.dumps({"step": step}))
         shutil.rmtree(self.folder, ignore_errors=True)
         staged.rename(self.folder)
+
+
+def _keep_until(path: Path, step: int) -> None:
+    """Drop the rows after `step`: they are about to be written again."""
+    if path.exists():
+        head, *rows = path.read_text().splitlines(keepends=True)
+        path.write_text(head + "".join(row for row in rows if int(row.split(",")[0]) <= step))
 
 
 def _append(path: Path, row: dict[str, float]) -> None:

@@ -32,9 +32,7 @@ def pretrain(config: PretrainConfig) -> Path:
     held_out = torch.stack([to_tensor(ref.load()) for ref in held]).to(accelerator.device)
     accelerator.print(f"{len(refs)} training images, {len(held)} held out, device {accelerator.device}")
 
-    def train(
-        name: str, objective: FirstStageLoss | DenoiserLoss, stage: FirstStageConfig | DenoiserConfig
-    ) -> Any:
+    def train(name: str, objective: FirstStageLoss | DenoiserLoss, stage: FirstStageConfig | DenoiserConfig) -> Any:
         return train_stage(
             name, objective, (refs, weights), held_out, stage.train, folder, accelerator, config.seed, config.workers
         )

@@ -99,9 +99,7 @@ class FirstStageLoss(nn.Module):
 class DenoiserLoss(nn.Module):
     """Mean squared error of the denoiser's prediction at uniform timesteps, on (HR latent, LR image) pairs."""
 
-    def __init__(
-        self, network: Any, first_stage: Any, schedule: NoiseSchedule, scale: int, seed: int
-    ) -> None:
+    def __init__(self, network: Any, first_stage: Any, schedule: NoiseSchedule, scale: int, seed: int) -> None:
         super().__init__()
         self.network, self.schedule, self.scale, self.seed = network, schedule, scale, seed
         self._frozen = [first_stage.requires_grad_(False).eval()]  # in a list, so that it is not a part of this module

@@ -51,15 +51,15 @@ def test_a_collector_killed_five_times_loses_and_repeats_nothing(
 ) -> None:
     chance = random.Random(0)
     config = replace(CONFIG, out=str(tmp_path))
+    killed = 0
     for _ in range(5):
-        child = multiprocessing.get_context("fork").Process(
-            target=collect, args=(config, data, SAMPLER, ldm, WEIGHTS)
-        )
+        child = multiprocessing.get_context("fork").Process(target=collect, args=(config, data, SAMPLER, ldm, WEIGHTS))
         child.start()
         time.sleep(chance.uniform(0.05, 0.6))
         os.kill(child.pid or 0, signal.SIGKILL)
         child.join()
-        assert child.exitcode in (-signal.SIGKILL, 0)
+        killed += child.exitcode == -signal.SIGKILL
+    assert killed >= 3  # the others had nothing left to do
     same_episodes(run(tmp_path, ldm, data), undisturbed)
 
 

@@ -44,7 +44,7 @@ def test_the_digest_names_the_weights(tmp_path: Path, ldm_folder: Path) -> None:
 
 
 def test_what_is_no_ldm_is_refused(tmp_path: Path, ldm_folder: Path) -> None:
-    with pytest.raises(UserError, match="no LDM at './nowhere'"):
+    with pytest.raises(UserError, match="no LDM at "):
         load_ldm("./nowhere")
     with pytest.raises(UserError, match="has no model_index"):
         load_ldm(str(tmp_path))

@@ -23,7 +23,6 @@ STEPS = 7
 PLAIN = SamplerConfig(nfe_max=STEPS, t_floor=0.0)
 
 
-
 def noise(ldm: LDM, image_id: int, step: int, shape: tuple[int, ...], seed: int = 3) -> torch.Tensor:
     return torch.from_numpy(normal((ldm.latent_channels, *shape), seed, "noise", image_id, 0, step))
 

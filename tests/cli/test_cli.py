@@ -1,0 +1,127 @@
+"""The command line as a user meets it: what is wrong is said in one sentence, and the stages run end to end."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from orl_ldm.cli import stages
+from orl_ldm.cli.main import app, main
+from orl_ldm.errors import UserError
+from orl_ldm.pipeline import load_pipeline
+from orl_ldm.policy import BetaPolicy, PolicySpec, save_policy
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def call(*arguments: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
+    """(exit status, everything printed) of `orl-ldm ARGUMENTS`."""
+    with pytest.raises(SystemExit) as stopped:
+        main(lambda: app(list(arguments)))
+    printed = capsys.readouterr()
+    return int(stopped.value.code or 0), " ".join((printed.out + printed.err).split())
+
+
+@pytest.fixture
+def settings(tmp_path: Path, ldm_folder: Path) -> list[str]:
+    """A demo that takes seconds."""
+    values = {
+        "name": "tiny", "ldm.id": ldm_folder, "data.size": 32, "collect.images": 4, "collect.rollouts": 3,
+        "collect.out": tmp_path / "buffer", "train.out": tmp_path / "train", "evaluate.out": tmp_path / "evaluate",
+        "train.critics.epochs": 2, "train.critics.steps": 5, "train.critics.batch_size": 16, "evaluate.images": 8,
+        "evaluate.ddim_steps": 5, "evaluate.search_images": 2, "sampler.nfe_max": 5,
+    }  # fmt: skip
+    return [part for key, value in values.items() for part in ("--set", f"{key}={value}")]
+
+
+@pytest.fixture(autouse=True)
+def in_the_repository(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+
+
+@pytest.mark.parametrize("name", ["demo", "resisc45", "resisc45-local", "table1"])
+def test_every_shipped_pipeline_loads(name: str) -> None:
+    assert load_pipeline(name).name == name
+
+
+def test_the_whole_way(tmp_path: Path, settings: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    status, printed = call("evaluate", "demo", *settings, capsys=capsys)
+    assert (status, "make train" in printed) == (2, True)
+    status, printed = call("train", "demo", *settings, capsys=capsys)
+    assert (status, "make collect" in printed) == (2, True)
+    status, printed = call("demo", "demo", *settings, capsys=capsys)
+    assert status == 0, printed
+    facts = json.loads((tmp_path / "evaluate" / "facts.json").read_text())
+    assert facts["images"] == 8
+    page = (tmp_path / "evaluate" / "report.html").read_text()
+    assert "steered" in page
+    assert call("verify", str(tmp_path / "buffer"), capsys=capsys)[0] == 0
+    table = (tmp_path / "evaluate" / "per_image.csv").read_bytes()
+    assert call("evaluate", "demo", *settings, capsys=capsys)[0] == 0
+    assert (tmp_path / "evaluate" / "per_image.csv").read_bytes() == table  # read back, not computed again
+
+    shard = next((tmp_path / "buffer").glob("*.h5"))
+    shard.write_bytes(shard.read_bytes()[:-1])
+    status, printed = call("verify", str(tmp_path / "buffer"), capsys=capsys)
+    assert status == 1
+    assert shard.name.split(".")[0] in printed
+
+    spec = PolicySpec(("a",), ("step",), (0.0,), (1.0,))
+    save_policy(BetaPolicy(spec, (8,)), tmp_path / "train" / "policy", {"weights": {}})
+    status, printed = call("evaluate", "demo", *settings, capsys=capsys)
+    assert (status, "other observation features" in printed) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["collect", "demo", "--set", "collect.imags=3"], "there is no setting 'collect.imags'"),
+        (["collect", "demo", "--set", "nonsense"], "is not of the form section.key=value"),
+        (["collect", "demo", "--set", "collect=3"], "'collect' is a section of settings"),
+        (["collect", "demo", "--set", "collect.images=many"], "collect.images = 'many'"),
+        (["collect", "demo", "--set", "ldm.id=./nowhere"], "there is no LDM at './nowhere'"),
+        (["collect", "nowhere"], "there is no pipeline"),
+        (["train", "demo", "--set", "train.setting=best", "--set", "train.buffers=['.']"], "unknown reward setting"),
+        (["verify", "./nowhere"], "nowhere"),
+        (["pretrain", "nowhere.toml"], "there is no pipeline file"),
+        (["report", "demo", "--set", "evaluate.out=./nowhere"], "make evaluate"),
+    ],
+)
+def test_mistakes_are_explained(arguments: list[str], sentence: str, capsys: pytest.CaptureFixture[str]) -> None:
+    status, printed = call(*arguments, capsys=capsys)
+    assert status == 2
+    assert sentence in printed
+    assert "Traceback" not in printed
+
+
+@pytest.mark.parametrize("size", [1, 20])
+def test_small_images_are_refused(
+    tmp_path: Path, settings: list[str], capsys: pytest.CaptureFixture[str], size: int
+) -> None:
+    (tmp_path / "images" / "train" / "a").mkdir(parents=True)
+    Image.new("RGB", (size, size)).save(tmp_path / "images" / "train" / "a" / "one.png")
+    status, printed = call("collect", "demo", *settings, "--set", f"data.source={tmp_path / 'images'}", capsys=capsys)
+    assert status == 2
+    assert f"is {size}x{size} pixels; this pipeline needs at least 32x32" in printed
+
+
+def test_learning_needs_none_of_the_ldm_s_libraries() -> None:
+    """`orl-ldm train` up to the missing buffer, with diffusers and its kin made impossible to import."""
+    program = (
+        "import sys\n"
+        "for name in ('diffusers', 'torchvision', 'datasets', 'lpips', 'torchmetrics'): sys.modules[name] = None\n"
+        "from orl_ldm.cli.main import main, app\n"
+        "import orl_ldm.learn\n"
+        "main(lambda: app(['train', 'demo', '--set', 'train.buffers=[\"./nowhere\"]']))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT, check=False)
+    assert done.returncode == 2, done.stderr
+    assert "there is no buffer './nowhere' yet" in done.stderr
+
+
+def test_user_errors_are_the_only_ones_without_a_traceback() -> None:
+    with pytest.raises(UserError):
+        stages.train("demo", ["train.buffers=['./nowhere']"], None)  # type: ignore[arg-type]

@@ -1,0 +1,118 @@
+"""Every source gives the same names on every machine, and what is wrong with one is said in a sentence."""
+
+from pathlib import Path
+
+import datasets
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from orl_ldm.errors import UserError
+from orl_ldm.images.config import DataConfig
+from orl_ldm.images.degrade import low_resolution
+from orl_ldm.images.pairs import load_pairs
+from orl_ldm.images.resample import downscale, to_tensor, upscale
+from orl_ldm.images.sources import open_images
+
+SHARED = Path(__file__).resolve().parents[3] / "shared" / "data" / "resisc45"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """An imagefolder: two splits, two classes, three images each."""
+    rng = np.random.default_rng(0)
+    for split in ("train", "test"):
+        for scene in ("airport", "river"):
+            (tmp_path / "set" / split / scene).mkdir(parents=True)
+            for i in range(3):
+                pixels = rng.integers(0, 256, (40, 48, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(tmp_path / "set" / split / scene / f"{scene}_{i:03d}.png")
+    return tmp_path / "set"
+
+
+def test_an_imagefolder_is_named_by_its_files(folder: Path) -> None:
+    refs = open_images(str(folder), "test")
+    assert [ref.name for ref in refs] == [f"test/{s}/{s}_{i:03d}" for s in ("airport", "river") for i in range(3)]
+    with Image.open(folder / "test" / "airport" / "airport_000.png") as image:
+        np.testing.assert_array_equal(refs[0].load(), np.asarray(image))
+
+
+def test_saved_and_parquet_data_sets_give_the_same_names(folder: Path, tmp_path: Path) -> None:
+    expected = [ref.name for ref in open_images(str(folder), "test")]
+    whole = datasets.load_dataset("imagefolder", data_dir=str(folder))
+    whole.save_to_disk(tmp_path / "saved")
+    assert [ref.name for ref in open_images(str(tmp_path / "saved"), "test")] == expected
+    (tmp_path / "parquet").mkdir()
+    for split in ("train", "test"):
+        whole[split].to_parquet(tmp_path / "parquet" / f"{split}-00000.parquet")
+    found = open_images(str(tmp_path / "parquet"), "test")
+    assert [ref.name for ref in found] == expected
+    np.testing.assert_array_equal(found[3].load(), open_images(str(folder), "test")[3].load())
+
+
+def test_a_draw_is_fixed_spread_over_scenes_and_independent_of_other_files(folder: Path) -> None:
+    drawn = open_images(str(folder), "train", count=4, seed=1)
+    assert [ref.scene for ref in drawn] == ["airport", "airport", "river", "river"]
+    assert drawn[0].name == open_images(str(folder), "train", count=4, seed=1)[0].name
+    only = open_images(str(folder), "train", classes=["river"], count=2, seed=1)
+    assert [ref.name for ref in only] == [ref.name for ref in drawn if ref.scene == "river"]
+
+
+def test_synthetic_splits_share_no_scene() -> None:
+    train, test = (open_images("synthetic", split, count=8) for split in ("train", "test"))
+    assert len({ref.scene for ref in train}) == 8
+    assert not {ref.image_id for ref in train} & {ref.image_id for ref in test}
+    assert (train[0].load() != test[0].load()).any()
+
+
+@pytest.mark.parametrize(
+    ("source", "split", "classes", "sentence"),
+    [
+        ("{tmp}/nowhere", "test", (), "there is no folder"),
+        ("{tmp}/empty", "test", (), "there are no images in"),
+        ("{tmp}/set", "valid", (), "could not load split 'valid'"),
+        ("{tmp}/set", "test", ("harbour",), "class 'harbour' is not in split"),
+    ],
+)
+def test_what_is_not_there_is_named(
+    folder: Path, tmp_path: Path, source: str, split: str, classes: tuple[str, ...], sentence: str
+) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match=sentence):
+        open_images(source.format(tmp=tmp_path), split, classes)
+
+
+def test_unreadable_and_tiny_images_are_named(folder: Path) -> None:
+    (folder / "test" / "airport" / "airport_000.png").write_bytes(b"\x89PNG\r\n\x1a\nrubbish")
+    Image.new("RGB", (1, 1)).save(folder / "test" / "river" / "river_000.png")
+    refs = open_images(str(folder), "test")
+    with pytest.raises(UserError, match="could not read the image 'test/airport/airport_000'"):
+        load_pairs(refs[:1], DataConfig(size=32))
+    with pytest.raises(UserError, match=r"'test/river/river_000' is 1x1 pixels; this pipeline needs at least 32x32"):
+        load_pairs(refs[3:4], DataConfig(size=32))
+
+
+def test_bicubic_is_pillow_s_antialiased_bicubic() -> None:
+    """In floats: Pillow's 8-bit path rounds between its two passes and differs by up to three levels."""
+    pixels = to_tensor(open_images("synthetic", "train", count=1)[0].load())
+    for ours, size in ((downscale(pixels[None], 4)[0], 64), (upscale(pixels[None, :, :64, :64], 4)[0], 256)):
+        plane = pixels[0] if size == 64 else pixels[0, :64, :64]
+        theirs = Image.fromarray(plane.numpy()).resize((size, size), Image.Resampling.BICUBIC)
+        np.testing.assert_allclose(ours[0].numpy(), np.asarray(theirs), atol=1e-4)
+
+
+def test_a_blind_degradation_is_a_function_of_seed_and_image() -> None:
+    hr = to_tensor(open_images("synthetic", "train", count=1)[0].load())
+    first = low_resolution(hr, 4, "bsrgan_light", seed=1, image_id=5)
+    assert torch.equal(first, low_resolution(hr, 4, "bsrgan_light", seed=1, image_id=5))
+    assert not torch.equal(first, low_resolution(hr, 4, "bsrgan_light", seed=1, image_id=6))
+    assert (first - low_resolution(hr, 4)).abs().mean() > 0.5 / 255
+
+
+@pytest.mark.shared
+@pytest.mark.skipif(not SHARED.is_dir(), reason="the development images are not here")
+def test_real_resisc45_is_read() -> None:
+    refs = open_images(str(SHARED), "test", count=24)
+    assert len({ref.scene for ref in refs}) == 12
+    assert refs[0].load().shape == (256, 256, 3)

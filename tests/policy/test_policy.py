@@ -1,0 +1,86 @@
+"""Beta policies: densities, samples, and files that are checked before they are believed."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.distributions import AffineTransform, Beta, Independent, TransformedDistribution
+
+from orl_ldm.errors import UserError
+from orl_ldm.policy import BetaPolicy, BroadPolicy, Explorer, PolicySpec, load_policy, save_policy
+from orl_ldm.policy.beta import log_prob, mean_action, sample_action
+
+SPEC = PolicySpec(("a", "b", "c"), ("step", "detail"), (0.0, 0.5), (1.0, 1.5))
+
+
+@settings(max_examples=50, deadline=None)
+@given(alpha=st.floats(1.0, 50.0), beta=st.floats(1.0, 50.0), unit=st.floats(0.01, 0.99))
+def test_densities_are_torch_s_in_natural_units(alpha: float, beta: float, unit: float) -> None:
+    policy = BroadPolicy(SPEC, (alpha, beta), (beta, alpha))
+    action = torch.tensor([[unit, 0.5 + unit]])
+    base = Beta(torch.tensor([alpha, beta]), torch.tensor([beta, alpha]))
+    low, width = torch.tensor(SPEC.action_low), torch.tensor([1.0, 1.0])
+    expected = Independent(TransformedDistribution(base, AffineTransform(low, width)), 1).log_prob(action)
+    torch.testing.assert_close(log_prob(policy, torch.zeros(1, 3), action), expected, rtol=1e-3, atol=1e-3)
+
+
+def test_samples_follow_the_distribution() -> None:
+    policy = BroadPolicy(SPEC, (2.0, 5.0), (3.0, 1.5))
+    uniforms = torch.from_numpy(np.random.default_rng(0).random((20000, 2)))
+    actions = sample_action(policy, torch.zeros(20000, 3), uniforms)
+    torch.testing.assert_close(actions.mean(0), mean_action(policy, torch.zeros(1, 3))[0], atol=0.01, rtol=0)
+    variance = torch.tensor([2 * 3 / (25 * 6), 5 * 1.5 / (6.5**2 * 7.5)])
+    torch.testing.assert_close(actions.var(0), variance, atol=0.003, rtol=0)
+
+
+def test_exploration_keeps_the_mean_and_widens() -> None:
+    policy = BroadPolicy(SPEC, (4.0, 8.0), (6.0, 3.0))
+    wide = Explorer(policy, 0.25)
+    observations = torch.zeros(5000, 3)
+    torch.testing.assert_close(mean_action(wide, observations), mean_action(policy, observations))
+    uniforms = torch.from_numpy(np.random.default_rng(0).random((5000, 2)))
+    spread = [sample_action(p, observations, uniforms).std(0) for p in (policy, wide)]
+    assert (spread[1] > 1.3 * spread[0]).all()
+
+
+def test_a_saved_policy_comes_back(tmp_path: Path) -> None:
+    policy = BetaPolicy(SPEC, (16,))
+    policy.set_normalisation(torch.randn(50, 3) * 5 + 1)
+    save_policy(policy, tmp_path, {"algo": "critics"})
+    back, facts = load_policy(tmp_path)
+    observations = torch.randn(7, 3)
+    assert torch.equal(mean_action(back, observations), mean_action(policy, observations))
+    assert facts == {"algo": "critics"}
+
+
+@pytest.mark.parametrize("damage", ["missing", "truncated", "not json", "other format", "other sizes"])
+def test_a_damaged_policy_is_refused_with_a_sentence(tmp_path: Path, damage: str) -> None:
+    save_policy(BetaPolicy(SPEC, (16,)), tmp_path, {})
+    path = tmp_path / "policy.json"
+    content = json.loads(path.read_text())
+    if damage == "missing":
+        path.unlink()
+    elif damage == "truncated":
+        weights = tmp_path / "policy.safetensors"
+        weights.write_bytes(weights.read_bytes()[:-10])
+    elif damage == "not json":
+        path.write_text("{")
+    elif damage == "other format":
+        path.write_text(json.dumps({**content, "format": 99}))
+    else:
+        path.write_text(json.dumps({**content, "hidden": [17]}))
+    with pytest.raises(UserError, match="policy"):
+        load_policy(tmp_path)
+
+
+def test_other_spaces_are_told_apart() -> None:
+    with pytest.raises(UserError, match="unknown here: z; missing: c"):
+        SPEC.require(PolicySpec(("a", "b", "z"), *list(vars(SPEC).values())[1:]), "the policy")
+    with pytest.raises(UserError, match="in another order"):
+        SPEC.require(PolicySpec(("b", "a", "c"), *list(vars(SPEC).values())[1:]), "the policy")
+    with pytest.raises(UserError, match="its bounds are"):
+        SPEC.require(PolicySpec(SPEC.feature_names, SPEC.action_names, (0.0, 0.0), (1.0, 1.5)), "the policy")
