@@ -50,8 +50,8 @@ class FixedSchedule:
         return drive
 
 
-#: Where the search starts: one call from t = 0.7 T with the projection, a strong schedule by itself.
-START = (0.7, 0.3, 0.0, 0.5, 0.9)
+#: Where the search starts: two calls from t = 0.7 T with the projection, a strong schedule by itself.
+START = (0.7, 0.1, 0.0, 0.5, 0.9)
 
 
 def search(
@@ -76,7 +76,7 @@ def search(
         return float(compose(np.column_stack([quality, cost]), weights, sampler.nfe_max).mean())
 
     budget = max(1, episodes // len(ids))
-    options = {"bounds": [0, 1], "seed": seed + 1, "verbose": -9, "popsize": min(8, budget), "maxfevals": budget}
+    options = {"bounds": [0, 1], "seed": seed + 1, "verbose": -9, "popsize": 8}
     strategy = cma.CMAEvolutionStrategy(list(START), 0.25, options)
     best, best_reward, tried = np.array(START), reward(np.array(START)), 1
     while tried < budget:

@@ -1,0 +1,104 @@
+"""Comparisons are fair: same budget for the search, same scores whatever the batch, controls that are what they say."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from orl_ldm.diffusion.config import SamplerConfig
+from orl_ldm.diffusion.ldm import LDM, scheduler_config
+from orl_ldm.errors import UserError
+from orl_ldm.evaluate import fixed
+from orl_ldm.evaluate import methods as m
+from orl_ldm.evaluate.run import Runner
+from orl_ldm.images.config import DataConfig
+from orl_ldm.images.pairs import Batch
+from orl_ldm.images.resample import downscale
+from orl_ldm.images.sources import open_images
+from orl_ldm.metrics import Metrics
+from orl_ldm.reward import SETTINGS, TERMS, RewardWeights, compose, setting
+
+SAMPLER = SamplerConfig(nfe_max=4)
+
+
+def test_the_search_keeps_its_budget_and_never_ends_below_its_start(
+    ldm: LDM, batch: Batch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    episodes = 0
+    real = fixed.sample
+
+    def counted(*args: object, **kwargs: object) -> object:
+        nonlocal episodes
+        episodes += len(args[2])  # type: ignore[arg-type]
+        return real(*args, **kwargs)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(fixed, "sample", counted)
+    _, first = fixed.search(ldm, batch, Metrics(), RewardWeights(), SAMPLER, 3, 0)
+    assert episodes == 3
+    episodes = 0
+    schedule, best = fixed.search(ldm, batch, Metrics(), RewardWeights(), SAMPLER, 60, 0)
+    assert episodes == 60
+    assert best >= first
+    assert schedule == fixed.search(ldm, batch, Metrics(), RewardWeights(), SAMPLER, 60, 0)[0]
+
+
+def test_scores_do_not_depend_on_the_batch_and_are_read_back(tmp_path: Path, ldm: LDM, data: DataConfig) -> None:
+    refs = open_images("synthetic", "test", count=3)
+    method = m.steered_by(ldm, "fixed", "fixed", fixed.FixedSchedule(0.7, 0.4, 0.5, 1.1, 0.5).driver(), SAMPLER, 1)
+    heard: list[int] = []
+    scores = [
+        Runner(tmp_path / str(size), refs, data, ldm, Metrics(), size, lambda what, done, total: heard.append(done))
+        .score(method)
+        for size in (1, 3)
+    ]  # fmt: skip
+    np.testing.assert_allclose(scores[0].quality, scores[1].quality, atol=0.05)
+    np.testing.assert_array_equal(scores[0].nfe, scores[1].nfe)
+    assert heard == [1, 2, 3, 3]
+
+    def never(batch: Batch) -> m.Outcome:
+        raise AssertionError("a scored batch was run again")
+
+    again = Runner(tmp_path / "3", refs, data, ldm, Metrics(), 3, lambda *heard: None)
+    same = again.score(m.Method("fixed", "fixed", never))
+    np.testing.assert_array_equal(same.pixels, scores[1].pixels)
+
+
+def test_the_projection_control_agrees_with_the_lr_image(ldm: LDM, batch: Batch) -> None:
+    plain = m.ldm_alone(ldm, ldm.schedule.grid(3), 0.0, "alone", 0)
+    both = [method.run(batch) for method in (plain, m.with_projection(plain))]
+    errors = [float((downscale(outcome.images, 4) - batch.lr).abs().mean()) for outcome in both]
+    assert errors[1] < errors[0] / 3
+    assert both[0].nfe.tolist() == both[1].nfe.tolist() == [3, 3, 3]
+
+
+def test_dpm_solver_runs_on_the_same_denoiser(ldm: LDM, ldm_folder: Path, batch: Batch) -> None:
+    outcome = m.dpm_solver(ldm, scheduler_config(str(ldm_folder)), 4, 0).run(batch)
+    assert outcome.images.shape == batch.hr.shape
+    assert outcome.nfe.tolist() == [4, 4, 4]
+
+
+def test_interpolations_and_the_ceiling_are_free(ldm: LDM, batch: Batch) -> None:
+    names = [method.name for method in m.interpolations(ldm)]
+    assert names == ["bicubic", "Lanczos", "bicubic + projection", "autoencoder ceiling"]
+    for method in m.interpolations(ldm):
+        outcome = method.run(batch)
+        assert outcome.images.shape == batch.hr.shape
+        assert not outcome.nfe.any()
+        assert float(outcome.images.min()) >= 0
+        assert float(outcome.images.max()) <= 1
+
+
+def test_a_network_that_is_not_there_is_named() -> None:
+    with pytest.raises(UserError, match="there is no network at"):
+        m.network("./nowhere.pth", 4, torch.device("cpu"))
+
+
+def test_rewards_are_lyu_s_table_1() -> None:
+    terms = np.array([[30.0, 0.8, 0.3, 4.0, 9.9]])
+    assert TERMS == ("psnr", "ssim", "lpips", "nfe", "seconds")
+    expected = 0.4 * 30 / 40 + 0.3 * 0.8 + 0.2 * 0.7 + 0.1 * (1 - 4 / 20)
+    np.testing.assert_allclose(compose(terms, SETTINGS["paper"], 20), [expected])
+    assert setting("paper") == RewardWeights()
+    with pytest.raises(UserError, match="unknown reward setting 'best'; choose one of paper, balanced, perceptual"):
+        setting("best")
