@@ -41,11 +41,15 @@ Run = Callable[[Batch], Outcome]
 
 @dataclass(frozen=True)
 class Method:
-    """A named method; `key` says everything that its results depend on, beside the images."""
+    """A named method; `key` says everything that its results depend on, beside the images.
+
+    A method with a `base` is that method's output projected onto the LR image: it is not sampled again.
+    """
 
     name: str
     key: str
     run: Run
+    base: "Method | None" = None
 
 
 def free(name: str, function: Callable[[Batch], Tensor]) -> Method:
@@ -60,13 +64,10 @@ def free(name: str, function: Callable[[Batch], Tensor]) -> Method:
 def interpolations(ldm: LDM) -> list[Method]:
     """Bicubic, Lanczos, bicubic with back-projection, and the autoencoder's ceiling."""
 
-    def projected(batch: Batch) -> Tensor:
-        return back_project(upscale(batch.lr, ldm.scale), batch.lr, torch.ones(len(batch.lr)))
-
     return [
         free("bicubic", lambda batch: upscale(batch.lr, ldm.scale)),
         free("Lanczos", lambda batch: lanczos_upscale(batch.lr, ldm.scale)),
-        free("bicubic + projection", projected),
+        free("bicubic + projection", lambda batch: projected(upscale(batch.lr, ldm.scale), batch)),
         free("autoencoder ceiling", lambda batch: ldm.decode(ldm.encode(batch.hr.to(ldm.device))).cpu()),
     ]
 
@@ -95,11 +96,15 @@ def with_projection(method: Method) -> Method:
 
     def run(batch: Batch) -> Outcome:
         outcome = method.run(batch)
-        lr = batch.lr.to(outcome.images.device)
-        strength = torch.ones(len(lr), device=lr.device)
-        return Outcome(to_8bit(back_project(outcome.images, lr, strength)), outcome.nfe)
+        return Outcome(projected(outcome.images, batch), outcome.nfe)
 
-    return Method(f"{method.name} + projection", f"{method.key}/projected", run)
+    return Method(f"{method.name} + projection", f"{method.key}/projected", run, method)
+
+
+def projected(images: Tensor, batch: Batch) -> Tensor:
+    """Images (B, 3, H, W) at 8-bit levels, back-projected at full strength, at 8-bit levels."""
+    lr = batch.lr.to(images.device)
+    return to_8bit(back_project(images, lr, torch.ones(len(lr), device=lr.device)))
 
 
 def dpm_solver(ldm: LDM, scheduler_config: dict[str, object], steps: int, seed: int) -> Method:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+import torch
 
 from orl_ldm.config import digest
 from orl_ldm.diffusion.config import LDMConfig, SamplerConfig
@@ -113,7 +114,7 @@ def evaluate(task: Task, advance: Advance = lambda what, done, total: None) -> P
 
 
 def _alone(steps: int, eta: float) -> str:
-    return f"LDM alone, DDIM {steps}, eta {eta:g}"
+    return f"LDM, DDIM {steps}, eta {eta:g}"
 
 
 def _plan(task: Task, ldm: LDM, schedule: FixedSchedule, same: int) -> list[m.Method]:
@@ -121,7 +122,7 @@ def _plan(task: Task, ldm: LDM, schedule: FixedSchedule, same: int) -> list[m.Me
     seed, steps = task.config.seed, task.config.ddim_steps
     alone = [m.ldm_alone(ldm, ldm.schedule.grid(steps), eta, _alone(steps, eta), seed) for eta in (0, 1)]
     grid = ldm.schedule.grid(same, "trailing")
-    alone.append(m.ldm_alone(ldm, grid, 0, f"LDM alone, DDIM {same} (the policy's NFE)", seed))
+    alone.append(m.ldm_alone(ldm, grid, 0, f"LDM, DDIM {same} (same NFE)", seed))
     solvers = [m.dpm_solver(ldm, scheduler_config(task.ldm.id), n, seed) for n in (10, 20)]
     key = f"fixed/{asdict(schedule)}/{asdict(task.sampler)}/{seed}"
     fixed = m.steered_by(ldm, "best fixed schedule", key, schedule.driver(), task.sampler, seed)
@@ -185,7 +186,7 @@ class Runner:
             with np.load(path, allow_pickle=False) as kept:
                 return {name: kept[name] for name in kept.files}
         batch = load_pairs(refs, self.data)
-        outcome, seconds = m.timed(method, batch)
+        outcome, seconds = self._after(method.base, start, batch) if method.base else m.timed(method, batch)
         part = self._measure(outcome, batch, seconds)
         self.folder.mkdir(parents=True, exist_ok=True)
         staged = path.with_suffix(f".{os.getpid()}.tmp")
@@ -193,6 +194,12 @@ class Runner:
             np.savez_compressed(file, allow_pickle=False, **part)
         staged.replace(path)
         return part
+
+    def _after(self, base: m.Method, start: int, batch: Batch) -> tuple[m.Outcome, float]:
+        """`base`, which is scored first and kept, projected; its seconds are the base's."""
+        kept = self._part(base, start)
+        images = torch.from_numpy(kept["pixels"]).permute(0, 3, 1, 2).float() / 255
+        return m.Outcome(m.projected(images, batch), kept["nfe"]), float(kept["seconds"][0])
 
     def _measure(self, outcome: m.Outcome, batch: Batch, seconds: float) -> dict[str, npt.NDArray[Any]]:
         images = outcome.images.to(self.ldm.device)

@@ -3,6 +3,7 @@
 import re
 from dataclasses import dataclass
 
+import rich.box
 import rich.table
 from rich.text import Text
 
@@ -53,13 +54,13 @@ class Table:
             lines.append([f"**{t}**" if cell.mark == "best" else t for t, cell in zip(texts, row.cells, strict=True)])
         return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
-    def rich(self, title: str) -> rich.table.Table:
-        """A table for a terminal; names are never read as markup."""
-        table = rich.table.Table(title=Text(title), title_justify="left")
-        for index, name in enumerate(self.header):
-            table.add_column(Text(name), justify="right" if index else "left", overflow="fold")
+    def rich(self, title: str, columns: int) -> rich.table.Table:
+        """The first `columns` columns for a terminal; names are never read as markup, numbers never broken."""
+        table = rich.table.Table(title=Text(title), title_justify="left", box=rich.box.SIMPLE_HEAD)
+        for index, name in enumerate(self.header[:columns]):
+            table.add_column(Text(name.replace(" ", "\n")), justify="right" if index else "left", no_wrap=index > 0)
         for row in self.rows:
-            cells = (Text(cell.whole, style=STYLES.get(cell.mark, "")) for cell in row.cells)
+            cells = (Text(cell.whole, style=STYLES.get(cell.mark, "")) for cell in row.cells[:columns])
             table.add_row(*cells, style="bold" if row.strong else "")
         return table
 
