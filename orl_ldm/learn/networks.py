@@ -12,7 +12,11 @@ from torch import Tensor, nn
 
 
 class Ensemble(nn.Module):
-    """M MLPs of one shape with stacked weights: one batched product per layer in place of M small ones."""
+    """M MLPs of one shape with stacked weights: one batched product per layer in place of M small ones.
+
+    Hidden layers are normalised (LayerNorm, Ba et al. 2016): it bounds what a critic says about states and actions
+    that the buffer does not hold, without which bootstrapping runs away (Ball et al. 2023, RLPD).
+    """
 
     def __init__(self, members: int, inputs: int, hidden: Sequence[int]) -> None:
         super().__init__()
@@ -27,7 +31,7 @@ class Ensemble(nn.Module):
         *layers, (last, offset) = zip(self.weights, self.biases, strict=True)
         h = x.expand(len(last), *x.shape)  # (M, B, F + A)
         for weight, bias in layers:
-            h = F.silu(torch.baddbmm(bias, h, weight))  # (M, B, H)
+            h = F.silu(F.layer_norm(torch.baddbmm(bias, h, weight), weight.shape[-1:]))  # (M, B, H)
         q: Tensor = (h * last.mT).sum(-1) + offset.squeeze(-1)  # (M, B): slow as a product with one column
         return q
 
