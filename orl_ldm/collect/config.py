@@ -25,5 +25,5 @@ class CollectConfig:
     seed: int = 42
     policy: str = ""
     spread: float = 0.5
-    alpha: tuple[float, float, float, float] = (1.0, 1.0, 2.0, 1.5)
-    beta: tuple[float, float, float, float] = (1.0, 1.0, 2.0, 1.0)
+    alpha: tuple[float, float, float, float] = (1.0, 1.0, 2.0, 3.0)
+    beta: tuple[float, float, float, float] = (1.0, 1.5, 2.0, 1.0)

@@ -7,10 +7,13 @@ pessimistically: some standard deviations below the mean of the ensemble (as RED
 cloning term (as TD3+BC, Fujimoto and Gu 2021), and may move only so far from a reference that is re-anchored at the
 start of every epoch (as the clip of PPO, Schulman et al. 2017; re-anchored offline as in BPPO, Zhuang et al. 2023).
 
-    y = r + gamma * (mean - target_pessimism * std)_j Q'_j(s', a'),  a' ~ pi(s')
+    y = r + gamma * (mean - target_pessimism * std)_j Q'_j(s', a~')
     critics minimise Huber(Q_j(s, a) - y)
     the actor maximises, while KL(pi(s) || reference(s)) <= clip,
-        (mean - actor_pessimism * std)_j Q_j(s, a~) + cloning * log pi(a | s),  a~ ~ pi(s) reparameterised
+        (mean - actor_pessimism * std)_j Q_j(s, a~) + cloning * log pi(a | s)
+
+where a~ = E[pi(s)] + noise * (a - E[pi(s)]) with a ~ pi(s) reparameterised: what is evaluated later is the mean, so the
+critics are asked about actions near it.
 
 Legend: M critics, B batch, N transitions, E episodes, F observation features, A action dimensions.
 """
@@ -68,7 +71,7 @@ class Critics:
             # 1. The critics approach what the target networks say of the policy's own next action.
             with torch.no_grad():
                 following = data.next_observations[rows]  # (B, F)
-                next_actions = densities.sample(*self.policy.concentrations(following))  # (B, A)
+                next_actions = self.act(*self.policy.concentrations(following))  # (B, A)
                 next_q = pessimistic(self.q(self.target, following, next_actions), c.target_pessimism)  # (B,)
                 y = data.rewards[rows] + c.gamma * torch.where(data.ends[rows], 0.0, next_q)  # (B,)
             q = self.q(self.critic, observations, actions)  # (M, B)
@@ -79,7 +82,7 @@ class Critics:
 
             # 2. The actor climbs the critics wherever it is still near the reference.
             alpha, beta = self.policy.concentrations(observations)  # (B, A), (B, A)
-            value = pessimistic(self.q(self.critic, observations, densities.sample(alpha, beta)), c.actor_pessimism)
+            value = pessimistic(self.q(self.critic, observations, self.act(alpha, beta)), c.actor_pessimism)
             cloned = densities.log_prob(alpha, beta, actions)  # (B,)
             with torch.no_grad():
                 kl = densities.kl(alpha, beta, *self.reference.concentrations(observations))  # (B,)
@@ -100,6 +103,11 @@ class Critics:
         """Values (M, B) of unit actions (B, A)."""
         x = ((observations - self.policy.obs_mean) / self.policy.obs_std).clamp(-10, 10)
         return critics.forward(torch.cat([x, 2 * actions - 1], dim=-1))
+
+    def act(self, alpha: Tensor, beta: Tensor) -> Tensor:
+        """Unit actions (B, A) that the critics are asked about: between the mean, taken at evaluation, and a sample."""
+        mean = alpha / (alpha + beta)
+        return mean + self.config.noise * (densities.sample(alpha, beta) - mean)
 
     def mean(self, observations: Tensor) -> Tensor:
         """The policy's mean unit action (B, A), which is the one taken at evaluation."""

@@ -34,7 +34,8 @@ def test_the_ensemble_is_separate_networks() -> None:
     for member in range(3):
         h = x
         for layer, (weight, bias) in enumerate(zip(ensemble.weights, ensemble.biases, strict=True)):
-            h = (F.silu(h) if layer else h) @ weight[member] + bias[member]
+            h = F.silu(F.layer_norm(h, h.shape[-1:])) if layer else h
+            h = h @ weight[member] + bias[member]
         torch.testing.assert_close(q[member], h[:, 0])
 
 
