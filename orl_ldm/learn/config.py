@@ -38,8 +38,8 @@ class CriticConfig:
     gamma: float = 1.0
     critics: Annotated[int, Field(ge=2)] = 5
     critic_hidden: tuple[int, ...] = (128, 128)
-    target_pessimism: float = 0.5  # standard deviations below the mean of the target networks
-    actor_pessimism: float = 1.0  # standard deviations below the mean of the critics
+    target_pessimism: float = 1.0  # standard deviations below the mean of the target networks
+    actor_pessimism: float = 1.5  # standard deviations below the mean of the critics
     polyak: float = 0.005
     noise: float = 0.3  # of the actions that critics are asked about: 0 the mean, 1 a sample of the policy
     cloning: float = 0.005  # weight of the log-likelihood of logged actions; 0.002 suits rounds with own data
