@@ -50,11 +50,10 @@ def open_images(
     classes: Sequence[str] = (),
     count: int = 0,
     seed: int = 0,
-    names: Sequence[str] = (),
 ) -> list[ImageRef]:
     """The selected images of one split, sorted by name.
 
-    `classes` keeps only these scenes; `names` keeps only these images; `count` > 0 then draws that many, spread evenly
+    `classes` keeps only these scenes; `count` > 0 then draws that many, spread evenly
     over the scenes, by the hash of (seed, name). Raises UserError when the source, the split or a class does not exist.
     """
     refs = list(_synthetic(split, count, seed) if source == "synthetic" else _dataset(source, split))
@@ -64,12 +63,6 @@ def open_images(
             known = ", ".join(sorted({ref.scene for ref in refs}))
             raise UserError(f"class {unknown[0]!r} is not in split {split!r} of {source!r}; it has: {known}")
         refs = [ref for ref in refs if ref.scene in classes]
-    if names:
-        by_name = {ref.name: ref for ref in refs}
-        missing = [name for name in names if name not in by_name]
-        if missing:
-            raise UserError(f"image {missing[0]!r} of the list is not in split {split!r} of {source!r}")
-        refs = [by_name[name] for name in names]
     if not refs:
         raise UserError(f"split {split!r} of {source!r} has no images")
     if count:

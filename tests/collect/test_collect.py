@@ -108,3 +108,13 @@ def test_a_policy_for_another_action_space_is_refused(tmp_path: Path, ldm: LDM, 
     save_policy(BetaPolicy(spec, (8,)), tmp_path / "policy", {})
     with pytest.raises(UserError, match="another action space"):
         run(tmp_path / "a", ldm, data, replace(CONFIG, policy=str(tmp_path / "policy")))
+
+
+def test_d3rlpy_takes_the_buffer_as_it_is(undisturbed: Transitions) -> None:
+    from d3rlpy.dataset import MDPDataset
+
+    t = undisturbed
+    theirs = MDPDataset(t.observations, t.actions, t.rewards, t.terminals, t.timeouts)
+    returns = [episode.compute_return() for episode in theirs.episodes]
+    np.testing.assert_allclose(returns, t.rewards[t.terminals], rtol=1e-6)
+    assert len(returns) == CONFIG.images * CONFIG.rollouts
