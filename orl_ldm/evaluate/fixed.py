@@ -1,11 +1,11 @@
-"""The best fixed schedule: the control that a learned policy must beat.
+"""The best fixed action and the best fixed schedule: the controls that a learned policy must beat.
 
-A fixed schedule is a first action (the warm start) and a second one that is repeated until the episode ends, the same
-for every image, over the policy's own action space. CMA-ES (Hansen 2016) searches it on training images with a given
-number of episodes.
+A fixed action is one action vector, repeated from the warm start until the episode ends, the same for every image. A
+fixed schedule may start elsewhere: its first `step` is free. Both live in the policy's own action space. CMA-ES (Hansen
+2016) searches each on training images with a given number of episodes.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import cma
@@ -33,10 +33,11 @@ class FixedSchedule:
 
     @staticmethod
     def of_unit(values: "np.ndarray[tuple[int], np.dtype[np.float64]]") -> "FixedSchedule":
-        """From five numbers in [0, 1]."""
+        """From five numbers in [0, 1], or from the four of an action, whose `step` is then also the start."""
         low = np.array([SPEC.action_low[0], *SPEC.action_low])
         high = np.array([SPEC.action_high[0], *SPEC.action_high])
-        return FixedSchedule(*(float(v) for v in low + (high - low) * np.clip(values, 0, 1)))
+        five = values if len(values) == len(low) else np.array([values[0], *values])
+        return FixedSchedule(*(float(v) for v in low + (high - low) * np.clip(five, 0, 1)))
 
     def driver(self) -> Driver:
         """The schedule as the sampler's driver."""
@@ -50,8 +51,11 @@ class FixedSchedule:
         return drive
 
 
-#: Where the search starts: two calls from t = 0.7 T with the projection, a strong schedule by itself.
+#: Where the search for a schedule starts: two calls from t = 0.7 T with the projection, strong by itself.
 START = (0.7, 0.1, 0.0, 0.5, 0.9)
+
+#: Where the search for an action starts: three calls, from t = 0.3 T.
+START_ACTION = (0.3, 0.0, 0.5, 0.9)
 
 
 def search(
@@ -62,9 +66,10 @@ def search(
     sampler: SamplerConfig,
     episodes: int,
     seed: int,
+    start: Sequence[float] = START,
     advance: Callable[[int, int], None] = lambda done, total: None,
 ) -> tuple[FixedSchedule, float]:
-    """(best schedule, its mean reward) among `episodes // len(images)` candidates, each tried on all `images`."""
+    """(best from `start` on, its mean reward) of `episodes // len(images)` candidates, each tried on all images."""
     ids = [ref.image_id for ref in images.refs]
     target = images.hr.to(ldm.device)
 
@@ -77,8 +82,8 @@ def search(
 
     budget = max(1, episodes // len(ids))
     options = {"bounds": [0, 1], "seed": seed + 1, "verbose": -9, "popsize": 8}
-    strategy = cma.CMAEvolutionStrategy(list(START), 0.25, options)
-    best, best_reward, tried = np.array(START), reward(np.array(START)), 1
+    strategy = cma.CMAEvolutionStrategy(list(start), 0.25, options)
+    best, best_reward, tried = np.array(start), reward(np.array(start)), 1
     while tried < budget:
         candidates = strategy.ask()[: budget - tried]
         rewards = [reward(np.asarray(candidate)) for candidate in candidates]

@@ -23,7 +23,7 @@ from orl_ldm.errors import UserError
 from orl_ldm.evaluate import methods as m
 from orl_ldm.evaluate.config import EvaluateConfig
 from orl_ldm.evaluate.examples import write_examples
-from orl_ldm.evaluate.fixed import FixedSchedule, search
+from orl_ldm.evaluate.fixed import START, START_ACTION, FixedSchedule, search
 from orl_ldm.images.config import DataConfig
 from orl_ldm.images.pairs import Batch, load_pairs
 from orl_ldm.images.sources import ImageRef, open_images
@@ -75,11 +75,14 @@ def evaluate(task: Task, advance: Advance = lambda what, done, total: None) -> P
 
     identity = digest({k: v.double().sum().item() for k, v in policy.state_dict().items()}, asdict(task.sampler))
     episodes = config.search_episodes or int(facts["episodes"])
-    schedule, train_reward = _best_fixed(task, ldm, metrics, weights, episodes, advance)
+    fixed = {
+        name: _best_fixed(task, ldm, metrics, weights, episodes, name, start, advance)
+        for name, start in (("best fixed action", START_ACTION), ("best fixed schedule", START))
+    }
     steered = m.steered(ldm, policy, identity, task.sampler, config.seed)
     scores = {steered.name: runner.score(steered)}
     same = max(1, round(float(scores[steered.name].nfe.mean())))
-    plan = _plan(task, ldm, schedule, same)
+    plan = _plan(task, ldm, {name: schedule for name, (schedule, _) in fixed.items()}, same)
     scores = {method.name: runner.score(method) for method in plan} | scores
     roles = {
         "bicubic": "bicubic",
@@ -105,7 +108,8 @@ def evaluate(task: Task, advance: Advance = lambda what, done, total: None) -> P
         "nfe_max": task.sampler.nfe_max,
         "policy": facts,
         "roles": roles,
-        "fixed_schedule": {**asdict(schedule), "train_reward": train_reward},
+        "fixed_schedule": asdict(fixed["best fixed schedule"][0]),
+        "fixed_train_rewards": {name: reward for name, (_, reward) in fixed.items()},
         "search_episodes": episodes,
         "command": task.command,
     }
@@ -117,26 +121,35 @@ def _alone(steps: int, eta: float) -> str:
     return f"LDM, DDIM {steps}, eta {eta:g}"
 
 
-def _plan(task: Task, ldm: LDM, schedule: FixedSchedule, same: int) -> list[m.Method]:
+def _plan(task: Task, ldm: LDM, fixed: dict[str, FixedSchedule], same: int) -> list[m.Method]:
     """Every method but the steered one, in the order of the table."""
     seed, steps = task.config.seed, task.config.ddim_steps
     alone = [m.ldm_alone(ldm, ldm.schedule.grid(steps), eta, _alone(steps, eta), seed) for eta in (0, 1)]
     grid = ldm.schedule.grid(same, "trailing")
     alone.append(m.ldm_alone(ldm, grid, 0, f"LDM, DDIM {same} (same NFE)", seed))
     solvers = [m.dpm_solver(ldm, scheduler_config(task.ldm.id), n, seed) for n in (10, 20)]
-    key = f"fixed/{asdict(schedule)}/{asdict(task.sampler)}/{seed}"
-    fixed = m.steered_by(ldm, "best fixed schedule", key, schedule.driver(), task.sampler, seed)
+    controls = [
+        m.steered_by(ldm, name, f"fixed/{asdict(one)}/{asdict(task.sampler)}/{seed}", one.driver(), task.sampler, seed)
+        for name, one in fixed.items()
+    ]
     networks = [m.network(path, ldm.scale, ldm.device) for path in task.config.spandrel]
     projected = [m.with_projection(method) for method in alone]
-    return [*m.interpolations(ldm), *networks, *alone, *projected, *solvers, fixed]
+    return [*m.interpolations(ldm), *networks, *alone, *projected, *solvers, *controls]
 
 
 def _best_fixed(
-    task: Task, ldm: LDM, metrics: Metrics, weights: RewardWeights, episodes: int, advance: Advance
+    task: Task,
+    ldm: LDM,
+    metrics: Metrics,
+    weights: RewardWeights,
+    episodes: int,
+    name: str,
+    start: Sequence[float],
+    advance: Advance,
 ) -> tuple[FixedSchedule, float]:
     """Search once for these settings and keep the answer beside the results."""
     config, data = task.config, task.data
-    key = digest(asdict(data), asdict(task.sampler), ldm.digest, asdict(weights), episodes, config.search_images)
+    key = digest(asdict(data), asdict(task.sampler), ldm.digest, asdict(weights), episodes, config.search_images, start)
     path = Path(config.out) / "parts" / f"fixed-{key[:16]}.json"
     if path.exists():
         kept = json.loads(path.read_text())
@@ -144,9 +157,9 @@ def _best_fixed(
     images = load_pairs(open_images(data.source, data.train_split, data.classes, config.search_images, data.seed), data)
 
     def heard(done: int, total: int) -> None:
-        advance("search: best fixed schedule", done, total)
+        advance(f"search: {name}", done, total)
 
-    schedule, reward = search(ldm, images, metrics, weights, task.sampler, episodes, config.seed, heard)
+    schedule, reward = search(ldm, images, metrics, weights, task.sampler, episodes, config.seed, start, heard)
     path.parent.mkdir(parents=True, exist_ok=True)
     _replace(path, json.dumps({"schedule": asdict(schedule), "reward": reward}).encode())
     return schedule, reward
