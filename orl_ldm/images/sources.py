@@ -138,14 +138,5 @@ def _load(source: str, split: str) -> datasets.Dataset:
         raise UserError(f"could not load split {split!r} of data set {source!r}: {reason}") from error
 
 
-def read_image(path: Path) -> Pixels:
-    """(H, W, 3) uint8 of an image file. Raises UserError naming the file when it cannot be read."""
-    try:
-        with Image.open(path) as image:
-            return _rgb(image)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise UserError(f"could not read the image {str(path)!r}: {error}") from error
-
-
 def _rgb(image: Image.Image) -> Pixels:
     return np.asarray(ImageOps.exif_transpose(image).convert("RGB"), dtype=np.uint8)

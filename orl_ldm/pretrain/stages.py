@@ -1,6 +1,5 @@
 """The two trained networks: what each is, what its loss is, and how it is validated."""
 
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -150,10 +149,3 @@ class DenoiserLoss(nn.Module):
 def _psnr(output: Tensor, target: Tensor) -> float:
     error = (to_8bit(output) - target).square().mean(dim=(1, 2, 3))
     return float((-10 * torch.log10(error)).mean())
-
-
-def preview(images: list[Tensor], path: Path) -> None:
-    """Save rows of images, each (N, 3, H, W) in [0, 1], as one picture."""
-    from torchvision.utils import save_image
-
-    save_image(torch.cat([row.clamp(0, 1) for row in images]), path, nrow=len(images[0]), padding=2)

@@ -24,11 +24,6 @@ def shaded(colour: Colour, factor: float) -> Colour:
     return tuple(channel * factor for channel in colour[:3])
 
 
-def faint(colour: Colour, alpha: float) -> Colour:
-    """The colour as a glaze: alpha 0 is invisible, 255 opaque."""
-    return (*colour[:3], alpha)
-
-
 def everywhere(canvas: Canvas) -> Box:
     """A box that covers the picture however it is turned."""
     return -canvas.reach, -canvas.reach, canvas.reach, canvas.reach
