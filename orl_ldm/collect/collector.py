@@ -71,6 +71,7 @@ def collect(
     Rewards of one unit are computed, and its shard is written, while the next unit is being denoised. Raises UserError
     when images, LDM or policy do not fit; what was published before stays.
     """
+    ldm.require(data.size, data.scale)
     refs = open_images(data.source, data.train_split, data.classes, config.images, data.seed)
     policy, behavior_id = behavior(config)
     shared = digest(asdict(data), asdict(sampler), ldm.digest, asdict(weights))

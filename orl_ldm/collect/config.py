@@ -3,7 +3,12 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
+
 from orl_ldm.config import STRICT
+
+#: One for each of (step, eta, detail, fidelity).
+Concentrations = tuple[PositiveFloat, PositiveFloat, PositiveFloat, PositiveFloat]
 
 
 @dataclass(frozen=True)
@@ -18,12 +23,12 @@ class CollectConfig:
 
     out: str = "runs/buffer"
     codec: Literal["hdf5", "zarr"] = "hdf5"
-    images: int = 64
-    rollouts: int = 8
-    first_rollout: int = 0
-    unit_images: int = 4
-    seed: int = 42
+    images: NonNegativeInt = 64
+    rollouts: PositiveInt = 8
+    first_rollout: NonNegativeInt = 0
+    unit_images: PositiveInt = 4
+    seed: NonNegativeInt = 42
     policy: str = ""
-    spread: float = 0.5
-    alpha: tuple[float, float, float, float] = (1.0, 1.0, 2.0, 3.0)
-    beta: tuple[float, float, float, float] = (1.0, 1.5, 2.0, 1.0)
+    spread: PositiveFloat = 0.5
+    alpha: Concentrations = (1.0, 1.0, 2.0, 3.0)
+    beta: Concentrations = (1.0, 1.5, 2.0, 1.0)

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from pydantic import NonNegativeFloat, PositiveInt
+
 from orl_ldm.config import STRICT
 
 
@@ -27,6 +29,6 @@ class SamplerConfig:
 
     __pydantic_config__ = STRICT
 
-    nfe_max: int = 20
-    t_floor: float = 20.0
+    nfe_max: PositiveInt = 20
+    t_floor: NonNegativeFloat = 20.0
     projection: Literal["every_step", "final"] = "every_step"

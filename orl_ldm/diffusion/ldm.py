@@ -51,6 +51,17 @@ class LDM:
         dtype: torch.dtype = next(self.unet.parameters()).dtype
         return dtype
 
+    def require(self, size: int, scale: int) -> None:
+        """Raise UserError unless HR images of `size` pixels, down-scaled by `scale`, suit this model."""
+        if scale != self.scale:
+            raise UserError(
+                f"data.scale is {scale}, but {self.ldm_id!r} is a x{self.scale} model: set it to {self.scale}"
+            )
+        if size % (self.scale * self.size_multiple):
+            raise UserError(
+                f"data.size is {size}, but {self.ldm_id!r} takes multiples of {self.scale * self.size_multiple} pixels"
+            )
+
     @torch.no_grad()
     def encode(self, image: Tensor) -> Tensor:
         """(B, 3, H, W) in [0, 1] -> latents (B, C, h, w) float32; the mean of a Gaussian posterior, no quantisation."""

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from pydantic import NonNegativeInt, PositiveInt
+
 from orl_ldm.config import STRICT
 
 
@@ -16,10 +18,10 @@ class EvaluateConfig:
     __pydantic_config__ = STRICT
 
     out: str = "runs/evaluate"
-    images: int = 48
-    batch_size: int = 16
-    seed: int = 7
-    ddim_steps: int = 100
-    search_images: int = 16
-    search_episodes: int = 0
+    images: NonNegativeInt = 48
+    batch_size: PositiveInt = 16
+    seed: NonNegativeInt = 7
+    ddim_steps: PositiveInt = 100
+    search_images: PositiveInt = 16
+    search_episodes: NonNegativeInt = 0
     spandrel: tuple[str, ...] = ()

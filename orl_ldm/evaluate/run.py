@@ -68,6 +68,7 @@ def evaluate(task: Task, advance: Advance = lambda what, done, total: None) -> P
             f"the policy was trained for sampler.nfe_max = {facts['nfe_max']}, not {task.sampler.nfe_max}: set it alike"
         )
     ldm = open_ldm(task.ldm)
+    ldm.require(task.data.size, task.data.scale)
     refs = open_images(task.data.source, task.data.test_split, task.data.classes, config.images, task.data.seed)
     weights = RewardWeights(**facts["weights"])
     metrics = Metrics(Contract(), ldm.device)

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from pydantic import NonNegativeInt, PositiveInt
+
 from orl_ldm.config import STRICT
 
 
@@ -19,7 +21,7 @@ class DataConfig:
     train_split: str = "train"
     test_split: str = "test"
     classes: tuple[str, ...] = ()
-    size: int = 128
-    scale: int = 4
+    size: PositiveInt = 128
+    scale: PositiveInt = 4
     degradation: Literal["bicubic", "bsrgan_light"] = "bicubic"
-    seed: int = 42
+    seed: NonNegativeInt = 42

@@ -83,6 +83,8 @@ def test_the_whole_way(tmp_path: Path, settings: list[str], capsys: pytest.Captu
         (["collect", "demo", "--set", "collect=3"], "'collect' is a section of settings"),
         (["collect", "demo", "--set", "collect.images=many"], "collect.images = 'many'"),
         (["collect", "demo", "--set", "ldm.id=./nowhere"], "there is no LDM at './nowhere'"),
+        (["collect", "demo", "--set", "collect.rollouts=0"], "collect.rollouts = 0: Input should be greater than 0"),
+        (["collect", "demo", "--set", "sampler.nfe_max=-1"], "sampler.nfe_max = -1"),
         (["collect", "nowhere"], "there is no pipeline"),
         (["train", "demo", "--set", "train.setting=best", "--set", "train.buffers=['.']"], "unknown reward setting"),
         (["verify", "./nowhere"], "nowhere"),

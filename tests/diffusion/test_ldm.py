@@ -63,3 +63,12 @@ def test_the_embedded_ldm_fits_its_promises() -> None:
     assert sum(p.numel() for p in ldm.unet.parameters()) < 8.5e6
     assert sum(path.stat().st_size for path in EMBEDDED.rglob("*") if path.is_file()) < 20e6
     assert (ldm.scale, ldm.schedule.prediction_type) == (4, "v_prediction")
+
+
+def test_sizes_and_scales_that_do_not_suit_the_model_are_refused(ldm_folder: Path) -> None:
+    ldm = load_ldm(str(ldm_folder))
+    ldm.require(32, 4)
+    with pytest.raises(UserError, match=r"data.size is 33, but .* takes multiples of 8 pixels"):
+        ldm.require(33, 4)
+    with pytest.raises(UserError, match=r"data.scale is 2, but .* is a x4 model"):
+        ldm.require(32, 2)
