@@ -111,7 +111,7 @@ def test_a_writer_killed_at_any_moment_loses_nothing_on_resume(tmp_path: Path, c
     assert resumed.shards == tuple(map(name, UNITS))
     for key, column in resumed.columns.items():  # the same rows as undisturbed
         np.testing.assert_array_equal(column, np.concatenate([columns(unit)[key] for unit in UNITS]))
-    assert verify(folder) == []
+    assert harmful(folder) == []  # a kill between publishing and sweeping may leave a staged file, which is noted
 
 
 @pytest.mark.parametrize(("codec_name", "stride"), [("hdf5", 1), ("zarr", 17)])
