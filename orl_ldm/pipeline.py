@@ -35,10 +35,7 @@ def load_pipeline(name: str, settings: Sequence[str] = ()) -> Pipeline:
 
     Folders that a file leaves open are `runs/<name>/...`. Raises UserError for whatever is wrong, by name.
     """
-    path = Path(name) if name.endswith(".toml") else FOLDER / f"{name}.toml"
-    if not path.exists() and FOLDER.is_dir():
-        known = ", ".join(sorted(p.stem for p in FOLDER.glob("*.toml")))
-        raise UserError(f"there is no pipeline {str(path)!r}; there are: {known}")
+    path = find_pipeline(name)
     table = override(read_toml(path), settings)
     table.setdefault("name", path.stem)
     for section in ("collect", "train", "evaluate"):
@@ -50,3 +47,16 @@ def load_pipeline(name: str, settings: Sequence[str] = ()) -> Pipeline:
     table["train"].setdefault("buffers", [table["collect"]["out"]])
     table["evaluate"].setdefault("out", f"{run}/evaluate")
     return build(Pipeline, table, str(path))
+
+
+def find_pipeline(name: str, pretraining: bool = False) -> Path:
+    """The file of a pipeline's name or path. Raises UserError with the names that there are.
+
+    Those that begin with `pretrain` make an LDM; the others steer one.
+    """
+    path = Path(name) if name.endswith(".toml") else FOLDER / f"{name}.toml"
+    if not path.exists() and FOLDER.is_dir():
+        names = sorted(p.stem for p in FOLDER.glob("*.toml"))
+        known = ", ".join(n for n in names if n.startswith("pretrain") == pretraining)
+        raise UserError(f"there is no pipeline {str(path)!r}; there are: {known}")
+    return path

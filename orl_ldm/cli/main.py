@@ -73,13 +73,15 @@ def demo(pipeline: PipelineArgument = "demo", settings: SetOption = []) -> None:
 
 @app.command()
 def pretrain(
-    pipeline: Annotated[str, typer.Argument(help="A pretraining file (.toml).")] = "pipelines/pretrain.toml",
+    pipeline: Annotated[
+        str, typer.Argument(help="A pretraining file (.toml), or the name of one in pipelines/.")
+    ] = "pretrain",
     settings: SetOption = [],  # noqa: B006
 ) -> None:
     """Train an LDM of your own (first stage, then denoiser) on any image source."""
     from orl_ldm.cli import stages
 
-    stages.pretrain(pipeline, settings, console)
+    stages.pretrain(pipeline, settings)
 
 
 @app.command()

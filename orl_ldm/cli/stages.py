@@ -10,7 +10,7 @@ from orl_ldm.cli.interrupt import InterruptedByUser
 from orl_ldm.cli.progress import episodes_bar, methods_bar
 from orl_ldm.config import build, digest, override, read_toml
 from orl_ldm.errors import UserError
-from orl_ldm.pipeline import Pipeline, load_pipeline
+from orl_ldm.pipeline import Pipeline, find_pipeline, load_pipeline
 
 
 def collect(name: str, settings: Sequence[str], console: Console) -> None:
@@ -84,14 +84,18 @@ def _report(pipeline: Pipeline, console: Console) -> None:
     console.print(f"report: {page}", highlight=False, soft_wrap=True)
 
 
-def pretrain(path: str, settings: Sequence[str], console: Console) -> None:
+def pretrain(name: str, settings: Sequence[str]) -> None:
     """Train and export an LDM."""
+    path = find_pipeline(name, pretraining=True)
+    quiet()
     from orl_ldm.pretrain.config import PretrainConfig
     from orl_ldm.pretrain.run import pretrain as run
 
-    config = build(PretrainConfig, override(read_toml(Path(path)), settings), path)
-    folder = run(config)
-    console.print(f"LDM in {folder}; use it with --set ldm.id={folder}", highlight=False, soft_wrap=True)
+    config = build(PretrainConfig, override(read_toml(path), settings), str(path))
+    try:
+        run(config)
+    except KeyboardInterrupt:  # after it has saved a checkpoint
+        raise InterruptedByUser from None
 
 
 def prepare(console: Console) -> None:

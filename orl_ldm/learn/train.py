@@ -12,13 +12,13 @@ from torch import nn
 from torch.optim import Optimizer
 
 from orl_ldm.errors import UserError
+from orl_ldm.interrupt import Interrupt
 from orl_ldm.learn import checkpoint
 from orl_ldm.learn.checkpoint import Progress
 from orl_ldm.learn.config import TrainConfig
 from orl_ldm.learn.critics import Critics
 from orl_ldm.learn.data import load
 from orl_ldm.learn.facts import describe, identity
-from orl_ldm.learn.interrupt import Interrupt
 from orl_ldm.learn.log import Log
 from orl_ldm.learn.metrics import Metrics, alarms, not_finite
 from orl_ldm.learn.ppo import PPO

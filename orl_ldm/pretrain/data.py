@@ -1,6 +1,8 @@
-"""Random crops as a pure function of (seed, position in the stream), so that training resumes exactly."""
+"""Random crops as a pure function of (seed, item), so that training resumes exactly and splits over machines."""
 
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -12,38 +14,53 @@ from orl_ldm.errors import UserError
 from orl_ldm.images.resample import to_tensor
 from orl_ldm.images.sources import ImageRef, open_images
 from orl_ldm.pretrain.config import PretrainConfig
-from orl_ldm.streams import stable_id, stream
+from orl_ldm.streams import normal, stable_id, stream
 
 CACHE_BYTES = 4 << 30
 
 
-def open_sources(config: PretrainConfig) -> tuple[list[ImageRef], list[float], list[ImageRef]]:
-    """(training images, their sampling weights, held-out images)."""
-    weighted = [
-        (ref, source.weight)
+@dataclass(frozen=True)
+class Images:
+    """Training images with their sampling weights, held-out ones, and how many of the former each source gave."""
+
+    refs: Sequence[ImageRef]
+    weights: Sequence[float]
+    held_out: Sequence[ImageRef]
+    counts: dict[str, int]
+
+
+def open_sources(config: PretrainConfig) -> Images:
+    """All images of the sources. Raises UserError when none is left to train on."""
+    drawn = [
+        (ref, source)
         for source in config.sources
-        for ref in open_images(source.source, source.split, source.classes, source.count, config.seed)
+        for ref in open_images(source.source, source.split, source.classes, source.count, config.holdout_seed)
     ]
-    weighted.sort(key=lambda item: stable_id(f"{config.seed}/{item[0].name}"))
-    held, kept = weighted[: config.holdout], weighted[config.holdout :]
+    drawn.sort(key=lambda item: stable_id(f"{config.holdout_seed}/{item[0].name}"))
+    held, kept = drawn[: config.holdout], drawn[config.holdout :]
     if not kept:
-        raise UserError(f"all {len(weighted)} images are held out: lower holdout ({config.holdout}) or add images")
-    return [ref for ref, _ in kept], [weight for _, weight in kept], [ref for ref, _ in held]
+        raise UserError(f"all {len(drawn)} images are held out: lower holdout ({config.holdout}) or add images")
+    return Images(
+        refs=[ref for ref, _ in kept],
+        weights=[source.weight for _, source in kept],
+        held_out=[ref for ref, _ in held],
+        counts=dict(Counter(source.source for _, source in kept)),
+    )
 
 
-class Crops(Dataset[Tensor]):
-    """Item i is a (3, size, size) crop in [0, 1], flipped and turned at random: the i-th of an endless stream."""
+class Crops(Dataset[tuple[Tensor, int]]):
+    """Item i is (a (3, size, size) crop in [0, 1], flipped and turned at random, i): the i-th of an endless stream."""
 
-    def __init__(self, refs: Sequence[ImageRef], weights: Sequence[float], size: int, seed: int, length: int) -> None:
-        self.refs, self.size, self.seed, self.length = list(refs), size, seed, length
-        self._cumulative = np.cumsum(np.asarray(weights) / np.sum(weights))
+    def __init__(self, images: Images, size: int, seed: int, length: int) -> None:
+        self.refs, self.size, self.seed, self.length = images.refs, size, seed, length
+        self._cumulative = np.cumsum(np.asarray(images.weights) / np.sum(images.weights))
         self._cache: dict[int, npt.NDArray[np.uint8]] = {}
         self._cached_bytes = 0
 
     def __len__(self) -> int:
         return self.length
 
-    def __getitem__(self, index: int) -> Tensor:
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
         rng = stream(self.seed, "crop", index)
         chosen = min(int(np.searchsorted(self._cumulative, rng.random())), len(self.refs) - 1)
         pixels = self._pixels(chosen)
@@ -52,7 +69,7 @@ class Crops(Dataset[Tensor]):
             raise UserError(f"image {self.refs[chosen].name!r} is {width}x{height}: smaller than the crop {self.size}")
         top, left = rng.integers(height - self.size + 1), rng.integers(width - self.size + 1)
         crop = np.rot90(pixels[top : top + self.size, left : left + self.size], int(rng.integers(4)))
-        return to_tensor(np.ascontiguousarray(crop[:, ::-1] if rng.random() < 0.5 else crop))
+        return to_tensor(np.ascontiguousarray(crop[:, ::-1] if rng.random() < 0.5 else crop)), index
 
     def _pixels(self, chosen: int) -> npt.NDArray[np.uint8]:
         if chosen not in self._cache:
@@ -64,7 +81,12 @@ class Crops(Dataset[Tensor]):
         return self._cache[chosen]
 
 
-def noise_like(x: Tensor, seed: int, purpose: str, step: int) -> Tensor:
-    """Standard normal noise of x's shape, drawn on the CPU from the stream of this step."""
-    values = stream(seed, purpose, step).standard_normal(tuple(x.shape), dtype=np.float32)
-    return torch.from_numpy(values).to(x)
+def noise_like(x: Tensor, seed: int, items: Tensor) -> Tensor:
+    """Standard normal noise of x's shape (B, ...), drawn on the CPU from the streams of these items (B,)."""
+    shape = tuple(x.shape[1:])
+    return torch.stack([torch.from_numpy(normal(shape, seed, "noise", item)) for item in items.tolist()]).to(x)
+
+
+def spread(items: Tensor) -> Tensor:
+    """Numbers in [0, 1) (B,) float64 that any run of consecutive items covers evenly: Kronecker's golden sequence."""
+    return (items.double() * (5**0.5 - 1) / 2) % 1

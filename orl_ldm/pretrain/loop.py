@@ -1,9 +1,11 @@
-"""One training loop for both networks: gradient accumulation, EMA, exact resume, interruptible."""
+"""One training loop for both networks: EMA, gradient accumulation, several processes, exact resume, interruptible."""
 
 import json
+import math
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,9 +17,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from orl_ldm.images.sources import ImageRef
+from orl_ldm.errors import UserError
+from orl_ldm.interrupt import Interrupt
 from orl_ldm.pretrain.config import StageConfig
-from orl_ldm.pretrain.data import Crops
+from orl_ldm.pretrain.data import Crops, Images
+from orl_ldm.pretrain.record import Run, append, keep_until
+from orl_ldm.pretrain.stages import Validation
 
 
 class Objective(Protocol):
@@ -25,53 +30,63 @@ class Objective(Protocol):
 
     network: nn.Module
 
-    def __call__(self, hr: Tensor, step: int) -> Tensor: ...
+    def __call__(self, hr: Tensor, items: Tensor) -> Tensor: ...
 
-    def validate(self, hr: Tensor) -> dict[str, float]: ...
+    def validate(self, hr: Tensor) -> Validation: ...
 
 
 def train_stage(
     name: str,
     objective: Objective,
-    images: tuple[Sequence[ImageRef], Sequence[float]],
+    images: Images,
     held_out: Tensor,
     config: StageConfig,
-    folder: Path,
-    accelerator: Accelerator,
-    seed: int,
-    workers: int,
-) -> nn.Module:
-    """Train `objective.network` on crops until config.steps optimiser steps are done; returns it with its EMA weights.
+    run: Run,
+) -> float:
+    """Train `objective.network` on crops until config.steps optimiser steps are done; leaves its EMA weights in it.
 
-    Everything random is a function of (seed, step), and the checkpoint holds model, EMA, optimiser and schedule, so a
-    run that was killed and resumed follows the same loss curve. Writes `<name>.csv` and `<name>-checkpoint/`.
+    Everything random is a function of (seed, item of the stream of crops), and the checkpoint holds model, EMA,
+    optimiser and schedule, so a run that was killed and resumed follows the same loss curve. Writes `<name>.csv`,
+    `<name>-validation.csv`, `previews/<name>-<step>.png` and `<name>-checkpoint/`. Returns the hours that it took, over
+    all runs. A signal ends it after the step that it is in, with a checkpoint.
     """
-    model = objective.network
+    accelerator, folder = run.accelerator, run.folder
+    parts = config.gradient_accumulation * accelerator.num_processes
+    if config.batch_size % parts:
+        raise UserError(
+            f"{name}: batch_size {config.batch_size} does not split over {accelerator.num_processes} processes x "
+            f"{config.gradient_accumulation} gradient_accumulation"
+        )
+    model = objective.network.requires_grad_(True).train().to(memory_format=torch.channels_last)
     ema = EMAModel(model.parameters(), decay=config.ema_decay, use_ema_warmup=True, power=0.75)
     ema.to(accelerator.device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
     schedule = get_cosine_schedule_with_warmup(optimizer, config.warmup_steps, config.steps)
     loss_of, optimizer = accelerator.prepare(objective, optimizer)
     checkpoint = Checkpoint(folder / f"{name}-checkpoint", accelerator, model, ema, optimizer, schedule)
-    start = checkpoint.load()
+    start, hours = checkpoint.load()
     for log in (folder / f"{name}.csv", folder / f"{name}-validation.csv"):
-        _keep_until(log, start)
-    micro = config.gradient_accumulation
-    per_step = config.batch_size * accelerator.num_processes * micro
-    crops = Crops(*images, config.crop, seed, config.steps * per_step)
-    order = range(start * per_step + accelerator.process_index, config.steps * per_step, accelerator.num_processes)
-    batches = iter(DataLoader(crops, config.batch_size, sampler=order, num_workers=workers))
-    saved = time.monotonic()
-    with _progress(disable=not accelerator.is_main_process) as progress:
+        if accelerator.is_main_process:
+            keep_until(log, start)
+    crops = Crops(images, config.crop, run.seed, config.steps * config.batch_size)
+    mine = range(start * config.batch_size + accelerator.process_index, len(crops), accelerator.num_processes)
+    batches = iter(DataLoader(crops, config.batch_size // parts, sampler=mine, num_workers=run.workers))
+    clock = Clock(hours)
+    saved = validated = clock.hours()
+    with Interrupt() as interrupt, _progress(disable=not accelerator.is_main_process) as progress:
         task = progress.add_task(name, total=config.steps, completed=start, loss=float("nan"))
         for step in range(start, config.steps):
-            total = 0.0
-            for part in range(micro):
-                batch = next(batches).to(accelerator.device)
-                loss = loss_of(batch, step * micro + part) / micro
-                accelerator.backward(loss)
-                total += float(loss.detach())
-            if not torch.isfinite(torch.tensor(total)):
+            loss = torch.zeros((), device=accelerator.device)
+            for part in range(config.gradient_accumulation):
+                hr, items = next(batches)
+                last = part == config.gradient_accumulation - 1
+                with nullcontext() if last else accelerator.no_sync(loss_of):
+                    share = loss_of(hr.to(accelerator.device), items) / config.gradient_accumulation
+                    accelerator.backward(share)
+                loss += share.detach()
+            flag = torch.tensor(float(interrupt.received is not None), device=accelerator.device)
+            total, interrupted = accelerator.reduce(torch.stack([loss, flag]), "mean").tolist()  # all stop together
+            if not math.isfinite(total):
                 raise FloatingPointError(f"{name}: the loss is not finite at step {step}; the last checkpoint is kept")
             accelerator.clip_grad_norm_(model.parameters(), config.max_grad_norm)
             optimizer.step()
@@ -79,22 +94,46 @@ def train_stage(
             optimizer.zero_grad()
             ema.step(model.parameters())
             progress.update(task, advance=1, loss=total)
-            done = step + 1
+            done, now = step + 1, clock.hours()
+            ends = done == config.steps
             if accelerator.is_main_process:
-                _append(folder / f"{name}.csv", {"step": done, "loss": total})
-            if done % config.validate_every == 0 or done == config.steps:
-                ema.store(model.parameters())
-                ema.copy_to(model.parameters())
-                scores = objective.validate(held_out)
-                ema.restore(model.parameters())
-                if accelerator.is_main_process:
-                    _append(folder / f"{name}-validation.csv", {"step": done, **scores})
-                progress.console.print(f"{name} step {done}: " + ", ".join(f"{k} {v:.4f}" for k, v in scores.items()))
-            if time.monotonic() - saved > 60 * config.checkpoint_minutes or done == config.steps:
-                checkpoint.save(done)
-                saved = time.monotonic()
+                append(folder / f"{name}.csv", {"step": done, "loss": total})
+                if ends or now - validated > config.validate_minutes / 60:
+                    with _weights_of(ema, model):
+                        run.validate(name, objective, held_out, done, now, total, progress.console)
+                    validated = now
+                if ends or interrupted or now - saved > config.checkpoint_minutes / 60:
+                    checkpoint.save(done, now)
+                    saved = now
+            if interrupted and not ends:
+                break
+    interrupt.act()
     ema.copy_to(model.parameters())
-    return model.eval()
+    model.requires_grad_(False).eval()
+    return clock.hours() if start < config.steps else hours
+
+
+@contextmanager
+def _weights_of(ema: EMAModel, model: nn.Module) -> Iterator[None]:
+    """Within the block the model has its EMA weights and does not train."""
+    ema.store(model.parameters())
+    ema.copy_to(model.parameters())
+    model.eval()
+    with torch.no_grad():
+        yield
+    model.train()
+    ema.restore(model.parameters())
+
+
+class Clock:
+    """Hours of training, those of earlier runs included."""
+
+    def __init__(self, before: float) -> None:
+        self._start = time.monotonic() - 3600 * before
+
+    def hours(self) -> float:
+        """Hours until now."""
+        return (time.monotonic() - self._start) / 3600
 
 
 class Checkpoint:
@@ -105,41 +144,28 @@ class Checkpoint:
     ):
         self.folder, self.accelerator = folder, accelerator
         self.parts = {"model": model, "ema": ema, "optimizer": optimizer, "schedule": schedule}
+        if accelerator.scaler is not None:  # fp16
+            self.parts["scaler"] = accelerator.scaler
 
-    def load(self) -> int:
-        """Restore the last checkpoint, if there is one; returns the number of steps done."""
+    def load(self) -> tuple[int, float]:
+        """Restore the last checkpoint, if there is one; returns the number of steps done and the hours they took."""
         if not (self.folder / "step.json").exists():
-            return 0
+            return 0, 0.0
         for name, part in self.parts.items():
             part.load_state_dict(torch.load(self.folder / f"{name}.pt", map_location="cpu", weights_only=True))
-        return int(json.loads((self.folder / "step.json").read_text())["step"])
+        state = json.loads((self.folder / "step.json").read_text())
+        return int(state["step"]), float(state["hours"])
 
-    def save(self, step: int) -> None:
-        if not self.accelerator.is_main_process:
-            return
+    def save(self, step: int, hours: float) -> None:
+        """Replace the last checkpoint by this one."""
         staged = self.folder.with_name(self.folder.name + ".tmp")
         shutil.rmtree(staged, ignore_errors=True)
         staged.mkdir(parents=True)
         for name, part in self.parts.items():
             torch.save(part.state_dict(), staged / f"{name}.pt")
-        (staged / "step.json").write_text(json.dumps({"step": step}))
+        (staged / "step.json").write_text(json.dumps({"step": step, "hours": hours}))
         shutil.rmtree(self.folder, ignore_errors=True)
         staged.rename(self.folder)
-
-
-def _keep_until(path: Path, step: int) -> None:
-    """Drop the rows after `step`: they are about to be written again."""
-    if path.exists():
-        head, *rows = path.read_text().splitlines(keepends=True)
-        path.write_text(head + "".join(row for row in rows if int(row.split(",")[0]) <= step))
-
-
-def _append(path: Path, row: dict[str, float]) -> None:
-    new = not path.exists()
-    with path.open("a") as file:
-        if new:
-            file.write(",".join(row) + "\n")
-        file.write(",".join(f"{value:.6g}" for value in row.values()) + "\n")
 
 
 def _progress(disable: bool) -> Progress:

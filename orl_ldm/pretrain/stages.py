@@ -1,5 +1,6 @@
 """The two trained networks: what each is, what its loss is, and how it is validated."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -7,12 +8,14 @@ import torch.nn.functional as F
 from diffusers import AutoencoderDC, UNet2DModel
 from torch import Tensor, nn
 
-from orl_ldm.diffusion.ldm import encode
-from orl_ldm.diffusion.schedule import NoiseSchedule, add_noise, to_x0_and_eps, training_target
+from orl_ldm.diffusion.config import SamplerConfig
+from orl_ldm.diffusion.ldm import LDM, encode
+from orl_ldm.diffusion.sampler import grid_driver, sample
+from orl_ldm.diffusion.schedule import add_noise, training_target
 from orl_ldm.images.resample import downscale, to_8bit, upscale
+from orl_ldm.metrics import Metrics
 from orl_ldm.pretrain.config import DenoiserConfig, FirstStageConfig
-from orl_ldm.pretrain.data import noise_like
-from orl_ldm.streams import stream
+from orl_ldm.pretrain.data import noise_like, spread
 
 SCHEDULER = {
     "_class_name": "DDIMScheduler",
@@ -64,8 +67,16 @@ def build_denoiser(config: DenoiserConfig, latent_channels: int) -> Any:
         down_block_types=("DownBlock2D",) * levels,
         up_block_types=("UpBlock2D",) * levels,
         add_attention=False,
-        norm_num_groups=8,
+        norm_num_groups=config.norm_num_groups,
     )
+
+
+@dataclass(frozen=True)
+class Validation:
+    """Named scores on the held-out images, and the pictures (N, 3, H, W) in [0, 1] that were scored, by title."""
+
+    scores: dict[str, float]
+    pictures: dict[str, Tensor]
 
 
 class FirstStageLoss(nn.Module):
@@ -75,77 +86,69 @@ class FirstStageLoss(nn.Module):
     alike; the denoiser can then work on them without a further normalisation.
     """
 
-    def __init__(self, network: Any, config: FirstStageConfig, seed: int) -> None:
+    def __init__(self, network: Any, latent_noise: float, seed: int) -> None:
         super().__init__()
-        self.network, self.config, self.seed = network, config, seed
+        self.network, self.latent_noise, self.seed = network, latent_noise, seed
 
-    def forward(self, hr: Tensor, step: int) -> Tensor:
-        """The loss of one batch of crops (B, 3, S, S) in [0, 1]."""
+    def forward(self, hr: Tensor, items: Tensor) -> Tensor:
+        """The loss of crops (B, 3, S, S) in [0, 1], which are these items (B,) of the stream."""
         latents = encode(self.network, hr)
-        noisy = latents + self.config.latent_noise * noise_like(latents, self.seed, "noise", step)
+        noisy = latents + self.latent_noise * noise_like(latents, self.seed, items)
         reconstruction = self.network.decode(noisy).sample
-        power = (latents.float().square().mean() - 1).square()
+        power = (latents.float().square().mean(dim=(1, 2, 3)) - 1).square().mean()
         return F.l1_loss(reconstruction.float(), hr * 2 - 1) + 0.01 * power
 
-    def validate(self, hr: Tensor) -> dict[str, float]:
-        """PSNR in dB of the autoencoder's ceiling on (N, 3, H, W) images, and the latents' standard deviation."""
-        with torch.no_grad():
-            latents = torch.cat([encode(self.network, x[None]) for x in hr])
-            output = torch.cat([(self.network.decode(z[None]).sample + 1) / 2 for z in latents])
-        return {"ceiling_psnr": _psnr(output, hr), "latent_std": float(latents.std())}
+    def validate(self, hr: Tensor) -> Validation:
+        """The autoencoder's ceiling on (N, 3, H, W) images, and the latents' standard deviation."""
+        latents = torch.cat([encode(self.network, image[None]) for image in hr])
+        output = torch.cat([to_8bit((self.network.decode(z[None]).sample + 1) / 2) for z in latents])
+        scores = {**_scores("ceiling", output, hr), "latent_std": float(latents.std())}
+        return Validation(scores, {"autoencoder": output, "reference": hr})
 
 
 class DenoiserLoss(nn.Module):
-    """Mean squared error of the denoiser's prediction at uniform timesteps, on (HR latent, LR image) pairs."""
+    """Mean squared error of the denoiser's prediction, on (HR latent, LR image) pairs at evenly spread timesteps."""
 
-    def __init__(self, network: Any, first_stage: Any, schedule: NoiseSchedule, scale: int, seed: int) -> None:
+    def __init__(self, ldm: LDM, seed: int, validation_steps: int) -> None:
         super().__init__()
-        self.network, self.schedule, self.scale, self.seed = network, schedule, scale, seed
-        self._frozen = [first_stage.requires_grad_(False).eval()]  # in a list, so that it is not a part of this module
+        self.network, self.seed, self.validation_steps = ldm.unet, seed, validation_steps
+        self._ldm = (ldm,)  # in a tuple, so that the frozen first stage is not a part of this module
 
-    @property
-    def first_stage(self) -> Any:
-        """The frozen autoencoder that the latents come from."""
-        return self._frozen[0]
-
-    def forward(self, hr: Tensor, step: int) -> Tensor:
-        """The loss of one batch of crops (B, 3, S, S) in [0, 1]."""
+    def forward(self, hr: Tensor, items: Tensor) -> Tensor:
+        """The loss of crops (B, 3, S, S) in [0, 1], which are these items (B,) of the stream."""
+        ldm = self._ldm[0]
         with torch.no_grad():
-            x0 = encode(self.first_stage, hr).float()
-            lr = to_8bit(downscale(hr, self.scale))
-        rng = stream(self.seed, "timestep", step)
-        spread = (rng.random() + torch.arange(len(hr)) / len(hr)) % 1  # stratified: every batch covers [0, T)
-        t = (spread * self.schedule.num_train_timesteps).floor().to(hr.device)
-        alpha_bar = self.schedule.alpha_bar(t)
-        noise = noise_like(x0, self.seed, "noise", step)
+            x0 = encode(ldm.first_stage, hr).float() * ldm.latent_scale
+            lr = to_8bit(downscale(hr, ldm.scale))
+        t = (spread(items) * ldm.schedule.num_train_timesteps).floor().to(hr.device)
+        alpha_bar = ldm.schedule.alpha_bar(t)
+        noise = noise_like(x0, self.seed, items)
         x = add_noise(x0, noise, alpha_bar)
-        prediction = self.network(torch.cat([x, lr * 2 - 1], dim=1), t).sample
-        target = training_target(x0, noise, alpha_bar, self.schedule.prediction_type)
+        prediction = self.network(torch.cat([x, lr * 2 - 1], dim=1), t.float()).sample
+        target = training_target(x0, noise, alpha_bar, ldm.schedule.prediction_type)
         return F.mse_loss(prediction.float(), target)
 
-    def validate(self, hr: Tensor) -> dict[str, float]:
-        """Error of x0-hat at three noise levels and the PSNR in dB of the estimate after one call from pure noise."""
-        lr = to_8bit(downscale(hr, self.scale))
-        scores = {"bicubic_psnr": _psnr(to_8bit(upscale(lr, self.scale)), hr)}
-        last = self.schedule.num_train_timesteps - 1
-        with torch.no_grad():
-            x0 = torch.cat([encode(self.first_stage, x[None]).float() for x in hr])
-            noise = noise_like(x0, self.seed, "start", 0)
-            for t in (last, last // 2, last // 5):
-                alpha_bar = self.schedule.alpha_bar(torch.tensor([float(t)], device=hr.device))
-                pairs = []
-                for clean, drawn, small in zip(x0, noise, lr, strict=True):
-                    x = add_noise(clean[None], drawn[None], alpha_bar) if t < last else drawn[None]
-                    prediction = self.network(torch.cat([x, small[None] * 2 - 1], dim=1), t).sample.float()
-                    pairs.append(to_x0_and_eps(x, prediction, alpha_bar, self.schedule)[0])
-                estimate = torch.cat(pairs)
-                scores[f"x0_mse_t{t}"] = float(F.mse_loss(estimate, x0))
-                if t == last:
-                    images = torch.cat([(self.first_stage.decode(z[None]).sample + 1) / 2 for z in estimate])
-                    scores["one_call_psnr"] = _psnr(images, hr)
-        return scores
+    def validate(self, hr: Tensor) -> Validation:
+        """The loss on (N, 3, H, W) images, and what comes of one call from pure noise and of DDIM from there."""
+        ldm = self._ldm[0]
+        items = list(range(len(hr)))
+        lr = to_8bit(downscale(hr, ldm.scale))
+        pictures = {"bicubic": to_8bit(upscale(lr, ldm.scale))}
+        for title, steps in (("one call", 1), (f"DDIM {self.validation_steps}", self.validation_steps)):
+            drive = grid_driver(ldm.schedule.grid(steps, "trailing"), 0.0)
+            config = SamplerConfig(nfe_max=steps, t_floor=0.0)
+            pictures[title] = torch.cat(
+                [sample(ldm, lr[i : i + 1], [i], [0], drive, config, self.seed, True).images for i in items]
+            )
+        loss = torch.stack([self(hr[i : i + 1], torch.tensor([i])) for i in items]).mean()
+        scores = {"held_out_loss": float(loss)}
+        for title, images in pictures.items():
+            scores |= _scores(title, images, hr)
+        return Validation(scores, {**pictures, "reference": hr})
 
 
-def _psnr(output: Tensor, target: Tensor) -> float:
-    error = (to_8bit(output) - target).square().mean(dim=(1, 2, 3))
-    return float((-10 * torch.log10(error)).mean())
+def _scores(title: str, output: Tensor, target: Tensor) -> dict[str, float]:
+    """Mean PSNR in dB and LPIPS of images (N, 3, H, W) at 8-bit levels, under names that begin with the title."""
+    psnr, _, lpips = Metrics(device=target.device)(output, target).mean(0).tolist()
+    name = title.lower().replace(" ", "_")
+    return {f"{name}_psnr": psnr, f"{name}_lpips": lpips}

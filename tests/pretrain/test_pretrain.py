@@ -1,62 +1,192 @@
-"""Pretraining resumes exactly and exports what the loader and diffusers read."""
+"""Pretraining: one loss curve however it is run, and an export that the loader and diffusers read."""
 
+import os
+import signal
+import subprocess
+import sys
+import time
+import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from diffusers.pipelines.latent_diffusion.pipeline_latent_diffusion_superresolution import LDMSuperResolutionPipeline
+from PIL import Image
 
-from orl_ldm.config import build
+from orl_ldm.config import build, override, read_toml
 from orl_ldm.diffusion.ldm import load_ldm
-from orl_ldm.pretrain import loop
+from orl_ldm.errors import UserError
+from orl_ldm.pretrain import record
 from orl_ldm.pretrain.config import PretrainConfig
 from orl_ldm.pretrain.run import pretrain
 
-STAGE = {"steps": 6, "batch_size": 2, "crop": 32, "warmup_steps": 2, "validate_every": 6, "checkpoint_minutes": 0.0}
+ROOT = Path(__file__).parents[2]
+TINY = """
+holdout = 1
+previews = 1
+validation_steps = 2
+[[sources]]
+source = "synthetic"
+count = 8
+[first_stage]
+channels = 8
+latent_channels = 4
+encoder_layers = [0, 1, 1]
+decoder_layers = [0, 1, 1]
+train = { steps = 6, batch_size = 4, crop = 32, warmup_steps = 2, checkpoint_minutes = 0 }
+[denoiser]
+channels = [8, 16]
+layers_per_block = 1
+train = { steps = 6, batch_size = 4, crop = 32, warmup_steps = 2, checkpoint_minutes = 0 }
+"""
 
 
-def config(folder: Path) -> PretrainConfig:
-    table = {
-        "out": str(folder),
-        "holdout": 1,
-        "sources": [{"source": "synthetic", "count": 8}],
-        "first_stage": {
-            "channels": 8, "latent_channels": 4, "encoder_layers": [0, 1, 1], "decoder_layers": [0, 1, 1],
-            "train": STAGE,
-        },
-        "denoiser": {"channels": [8, 16], "layers_per_block": 1, "train": {**STAGE, "gradient_accumulation": 2}},
-    }  # fmt: skip
-    return build(PretrainConfig, table, "test")
+def config(folder: Path, *settings: str, **values: Any) -> PretrainConfig:
+    table = {**tomllib.loads(TINY), "out": str(folder), **values}
+    return build(PretrainConfig, override(table, settings), "test")
+
+
+def tiny_command(folder: Path) -> list[str]:
+    """The arguments of a run in `folder/run`."""
+    file = folder / "pretrain-tiny.toml"
+    file.write_text(TINY)
+    return ["pretrain", str(file), "--set", f"out={folder / 'run'}"]
+
+
+def curve(folder: Path, stage: str) -> list[float]:
+    return [float(row.split(",")[1]) for row in (folder / f"{stage}.csv").read_text().splitlines()[1:]]
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that nothing disturbed."""
+    folder = tmp_path_factory.mktemp("pretrain") / "straight"
+    pretrain(config(folder))
+    return folder
 
 
 class KilledError(Exception):
     """Stands for a crash between two steps."""
 
 
-def test_an_interrupted_run_follows_the_same_loss_curve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pretrain(config(tmp_path / "straight"))
-
-    append = loop._append
+def test_an_interrupted_run_follows_the_same_loss_curve(
+    straight: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    append = record.append
 
     def crash(path: Path, row: dict[str, float]) -> None:
         append(path, row)
         if path.name == "denoiser.csv" and row["step"] == 4:
             raise KilledError
 
-    monkeypatch.setattr(loop, "_append", crash)
+    monkeypatch.setattr("orl_ldm.pretrain.loop.append", crash)
     with pytest.raises(KilledError):
-        pretrain(config(tmp_path / "broken"))
-    monkeypatch.setattr(loop, "_append", append)
-    exported = pretrain(config(tmp_path / "broken"))
+        pretrain(config(tmp_path))
+    monkeypatch.undo()
+    exported = pretrain(config(tmp_path))
 
     for name in ("first-stage", "denoiser"):
-        straight = (tmp_path / "straight" / f"{name}.csv").read_text()
-        assert (tmp_path / "broken" / f"{name}.csv").read_text() == straight
-    ours, other = load_ldm(str(exported)), load_ldm(str(tmp_path / "straight" / "ldm"))
+        assert (tmp_path / f"{name}.csv").read_text() == (straight / f"{name}.csv").read_text()
+        assert len(curve(tmp_path, name)) == 6
+    ours, other = load_ldm(str(exported)), load_ldm(str(straight / "ldm"))
     for a, b in zip(ours.unet.parameters(), other.unet.parameters(), strict=True):
         assert torch.equal(a, b)
-    pipeline = LDMSuperResolutionPipeline.from_pretrained(exported)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_killed_command_goes_on_with_the_same_loss_curve(straight: Path, tmp_path: Path, number: int) -> None:
+    command = [sys.executable, "-m", "orl_ldm.cli.main", *tiny_command(tmp_path)]
+    log = tmp_path / "run" / "first-stage.csv"
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while process.poll() is None and not (log.exists() and len(log.read_text().splitlines()) > 2):
+        time.sleep(0.01)
+    process.send_signal(number)
+    assert process.wait(60) != 0
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    for name in ("first-stage", "denoiser"):
+        assert curve(tmp_path / "run", name) == curve(straight, name)
+
+
+def test_parts_of_a_batch_make_the_same_step(straight: Path, tmp_path: Path) -> None:
+    parts = {"first_stage.train.gradient_accumulation=2", "denoiser.train.gradient_accumulation=4"}
+    pretrain(config(tmp_path, *parts))
+    for name in ("first-stage", "denoiser"):
+        assert curve(tmp_path, name) == pytest.approx(curve(straight, name), rel=1e-3)
+
+
+def test_two_processes_follow_the_loss_curve_of_one(straight: Path, tmp_path: Path) -> None:
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2"]
+    launch += ["--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0", "--local-addr=127.0.0.1"]  # any free port
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+    command = [*launch, "-m", "orl_ldm.cli.main", *tiny_command(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=200)
+    assert done.returncode == 0, done.stderr
+    assert "2 processes" in done.stdout
+    for name in ("first-stage", "denoiser"):
+        assert curve(tmp_path / "run", name) == pytest.approx(curve(straight, name), rel=1e-3)
+    assert load_ldm(str(tmp_path / "run" / "ldm")).latent_channels == 4
+
+
+def test_the_export_is_a_diffusers_pipeline_with_a_card(straight: Path) -> None:
+    pipeline = LDMSuperResolutionPipeline.from_pretrained(straight / "ldm")
     assert type(pipeline.vqvae).__name__ == "AutoencoderDC"
+    card = (straight / "ldm" / "README.md").read_text()
+    assert "7 images of synthetic; 1 further ones held out" in card
+    assert "| denoiser | 6 | 4 | 32 | 0.0004 |" in card
+    assert "| ddim 2 lpips |" in card and "| ceiling psnr |" in card
+
+
+def test_validation_leaves_a_table_and_pictures(straight: Path) -> None:
+    head, row = (straight / "denoiser-validation.csv").read_text().splitlines()
+    assert head.startswith("step,hours,loss,held_out_loss,bicubic_psnr,bicubic_lpips,one_call_psnr")
+    assert row.startswith("6,")
+    with Image.open(straight / "previews" / "denoiser-0000006.png") as picture:
+        assert picture.width > 3 * picture.height  # bicubic, one call, DDIM, reference beside each other
+    assert (straight / "previews" / "first-stage-0000006.png").exists()
+
+
+def test_a_second_training_goes_on_from_the_first(straight: Path, tmp_path: Path) -> None:
+    started = config(tmp_path, "first_stage.train.steps=0", start=str(straight / "ldm"), seed=1)
+    before, after = load_ldm(str(straight / "ldm")), load_ldm(str(pretrain(started)))
+    for a, b in zip(before.first_stage.parameters(), after.first_stage.parameters(), strict=True):
+        assert torch.equal(a, b)
+    assert any(not torch.equal(a, b) for a, b in zip(before.unet.parameters(), after.unet.parameters(), strict=True))
+    assert not (tmp_path / "first-stage.csv").exists()
+    assert "going on from" in (tmp_path / "ldm" / "README.md").read_text()
+
+
+def test_images_of_several_sizes_are_mixed(tmp_path: Path) -> None:
+    folder = tmp_path / "sensor" / "train" / "field"
+    folder.mkdir(parents=True)
+    for i in range(4):
+        Image.effect_noise((80, 100 + i), 40).convert("RGB").save(folder / f"{i}.png")
+    sources = [{"source": str(tmp_path / "sensor"), "weight": 2.0}, {"source": "synthetic", "count": 4}]
+    few = ("first_stage.train.steps=1", "denoiser.train.steps=1")
+    exported = pretrain(config(tmp_path / "run", *few, sources=sources, holdout=3))
+    card = (exported / "README.md").read_text()
+    assert "images of synthetic" in card and f"images of {tmp_path / 'sensor'}" in card
+
+
+def test_another_training_does_not_go_on_in_the_same_folder(straight: Path) -> None:
+    with pytest.raises(UserError, match=r"other settings \(denoiser.train.learning_rate\): choose another `out`"):
+        pretrain(config(straight, "denoiser.train.learning_rate=1e-3"))
+    pretrain(config(straight, "denoiser.train.validate_minutes=1.0", "workers=1"))
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("denoiser.train.gradient_accumulation=3", "batch_size 4 does not split over 1 processes x 3"),
+        ("denoiser.train.crop=512", "smaller than the crop 512"),
+        ("holdout=8", "all 8 images are held out"),
+        ("scale=2", "it is a x4 model|data.scale is 2"),
+    ],
+)
+def test_settings_that_do_not_fit_are_said(tmp_path: Path, straight: Path, setting: str, message: str) -> None:
+    extra = {"start": str(straight / "ldm")} if setting.startswith("scale") else {}
+    with pytest.raises(UserError, match=message):
+        pretrain(config(tmp_path, "first_stage.train.steps=0", setting, **extra))
 
 
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_checkpoint(
@@ -65,3 +195,18 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_checkpoint(
     monkeypatch.setattr("orl_ldm.pretrain.stages.noise_like", lambda x, *args: x * float("nan"))
     with pytest.raises(FloatingPointError, match="not finite at step 0"):
         pretrain(config(tmp_path))
+
+
+def test_the_large_sibling_trains_a_few_steps(tmp_path: Path) -> None:
+    few = ["steps=2", "batch_size=2", "crop=32", "warmup_steps=1"]
+    settings = [f"{stage}.train.{setting}" for stage in ("first_stage", "denoiser") for setting in few]
+    settings += ["holdout=1", "previews=1", "validation_steps=1", "workers=0", f'out="{tmp_path}"']
+    settings += ["first_stage.channels=8", "denoiser.channels=[32, 32, 64, 64]", 'mixed_precision="no"']
+    read = read_toml(ROOT / "pipelines" / "pretrain-large.toml")
+    large = build(
+        PretrainConfig, override({**read, "sources": [{"source": "synthetic", "count": 4}]}, settings), "test"
+    )
+    ldm = load_ldm(str(pretrain(large)))
+    assert ldm.size_multiple == 8
+    whole = build(PretrainConfig, read, "test")
+    assert whole.denoiser.channels == (160, 320, 320, 640) and whole.sources[0].source == "timm/resisc45"
