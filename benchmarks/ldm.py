@@ -1,0 +1,151 @@
+"""What an LDM can do by itself, and what a call costs: the table of its model card.
+
+    python benchmarks/ldm.py --source ../shared/data/resisc45 --source ../shared/data/ucmerced \
+        --spandrel ../shared/weights/RealESRGAN_x4plus_fp16.pth --threads 2
+
+Scores the `test` split of each source (centre crops of 256 pixels, x4, antialiased bicubic LR) and prints Markdown.
+Scores of a method are kept in `runs/benchmarks/ldm-<digest>`, so an interrupted run goes on.
+"""
+
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import pandas as pd
+import torch
+import typer
+from rich.progress import track
+
+from orl_ldm.diffusion.config import SamplerConfig
+from orl_ldm.diffusion.ldm import LDM, load_ldm
+from orl_ldm.diffusion.sampler import Driver, grid_driver
+from orl_ldm.evaluate.methods import Method, interpolations, ldm_alone, network, steered_by, with_projection
+from orl_ldm.images.config import DataConfig
+from orl_ldm.images.pairs import load_pairs
+from orl_ldm.images.sources import ImageRef, open_images
+from orl_ldm.metrics import Metrics
+from orl_ldm.report.statistics import paired_intervals
+
+SEED = 7
+BATCH = 8
+
+
+def methods(ldm: LDM, steps: int, spandrel: list[str]) -> list[Method]:
+    """Every row of the table."""
+    one = ldm_alone(ldm, [ldm.schedule.num_train_timesteps - 1], 0.0, "LDM, one call from pure noise", SEED)
+    warm = steered_by(
+        ldm, "LDM, one call from bicubic at 0.9 T", "warm", warm_start(ldm, 0.9), SamplerConfig(nfe_max=1), SEED
+    )
+    grid = ldm.schedule.grid(steps)
+    alone = [ldm_alone(ldm, grid, eta, f"LDM, DDIM {steps}, eta {eta:g}", SEED) for eta in (0.0, 1.0)]
+    estimates = [one, with_projection(one), warm, with_projection(warm)]
+    others = [network(path, ldm.scale, ldm.device) for path in spandrel]
+    return [*interpolations(ldm), *estimates, *alone, *others]
+
+
+def warm_start(ldm: LDM, share: float) -> Driver:
+    """One call at `share` of T, begun from the encoded bicubic upscale."""
+    return grid_driver([round(share * (ldm.schedule.num_train_timesteps - 1))], 0.0)
+
+
+def score(method: Method, refs: list[ImageRef], data: DataConfig, metrics: Metrics) -> pd.DataFrame:
+    """One row an image: psnr (dB), ssim, lpips, nfe, seconds."""
+    rows = []
+    for i in track(range(0, len(refs), BATCH), description=method.name):
+        batch = load_pairs(refs[i : i + BATCH], data)
+        started = time.perf_counter()
+        outcome = method.run(batch)
+        seconds = (time.perf_counter() - started) / len(batch.refs)
+        scores = metrics(outcome.images.cpu(), batch.hr).numpy()
+        for ref, row, nfe in zip(batch.refs, scores, outcome.nfe, strict=True):
+            rows.append([method.name, ref.name, ref.scene, *row, nfe, seconds])
+    return pd.DataFrame(rows, columns=["method", "image", "scene", "psnr", "ssim", "lpips", "nfe", "seconds"])
+
+
+def table(frame: pd.DataFrame) -> str:
+    """Means, and paired differences to bicubic with 95 % intervals."""
+    lines = [
+        "| method | NFE | PSNR (dB) | SSIM | LPIPS | PSNR - bicubic | LPIPS - bicubic | s / image |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for method, rows in frame.groupby("method", sort=False):
+        mean = rows[["nfe", "psnr", "ssim", "lpips", "seconds"]].mean()
+        changes = paired_intervals(frame, str(method), "bicubic").set_index("metric")
+        cells = [
+            f"{c.difference:+.{digits}f} [{c.low:+.{digits}f}, {c.high:+.{digits}f}]"
+            for c, digits in ((changes.loc["psnr"], 2), (changes.loc["lpips"], 3))
+        ]
+        lines.append(
+            f"| {method} | {mean.nfe:.0f} | {mean.psnr:.2f} | {mean.ssim:.3f} | {mean.lpips:.3f} | {cells[0]} | "
+            f"{cells[1]} | {mean.seconds:.3f} |"
+        )
+    return "\n".join(lines)
+
+
+def milliseconds(call: Callable[[], object], repeats: int = 30) -> float:
+    """The median time of a call, after three to warm up."""
+    times = []
+    for i in range(repeats + 3):
+        started = time.perf_counter()
+        call()
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        if i >= 3:
+            times.append(1000 * (time.perf_counter() - started))
+    return statistics.median(times)
+
+
+def costs(ldm: LDM, side: int) -> str:
+    """The time of each network on one image of `side` LR pixels, in the LDM's dtype."""
+    generator = torch.Generator().manual_seed(0)
+    lr = torch.rand(1, 3, side, side, generator=generator).to(ldm.device)
+    latent = torch.randn(1, ldm.latent_channels, side, side, generator=generator).to(ldm.device)
+    hr = torch.rand(1, 3, side * ldm.scale, side * ldm.scale, generator=generator).to(ldm.device)
+    t = torch.full((1,), 500.0, device=ldm.device)
+    calls = {
+        "one NFE": lambda: ldm.denoise(latent, t, lr),
+        "decode": lambda: ldm.decode(latent),
+        "encode": lambda: ldm.encode(hr),
+    }
+    rows = [f"| {name} | {milliseconds(call):.1f} |" for name, call in calls.items()]
+    return "\n".join(["| on one image | ms, median of 30 |", "| --- | ---: |", *rows])
+
+
+def main(
+    source: Annotated[list[str], typer.Option(help="An image source with a split `test`; repeatable.")],
+    ldm: str = "embedded",
+    images: Annotated[int, typer.Option(help="How many of each source; 0 means all.")] = 60,
+    size: int = 256,
+    steps: Annotated[int, typer.Option(help="DDIM steps of the LDM alone.")] = 50,
+    spandrel: Annotated[list[str], typer.Option(help="Weights of another x4 network; repeatable.")] = [],  # noqa: B006
+    threads: int = 2,
+    device: str = "cpu",
+    out: Path = Path("runs/benchmarks"),
+) -> None:
+    """Print the costs, and a table for each source."""
+    torch.set_num_threads(threads)
+    model = load_ldm(ldm, device)
+    name = torch.cuda.get_device_name() if device == "cuda" else f"CPU, {threads} threads"
+    print(f"\n{ldm}, {name}, LR {size // model.scale} x {size // model.scale}\n\n{costs(model, size // model.scale)}\n")
+    folder = out / f"ldm-{model.digest[:12]}-{steps}-{size}"
+    folder.mkdir(parents=True, exist_ok=True)
+    metrics = Metrics()
+    for place in source:
+        refs = [ref for ref in open_images(place, "test", (), images, SEED) if min(ref.load().shape[:2]) >= size]
+        parts = []
+        for method in methods(model, steps, spandrel):
+            slug = "".join(c if c.isalnum() else "-" for c in f"{place} {images} {method.name}")
+            part = folder / f"{slug.strip('-.')}.csv"
+            if not part.exists():
+                score(method, refs, DataConfig(source=place, size=size, scale=model.scale), metrics).to_csv(
+                    part, index=False
+                )
+            parts.append(pd.read_csv(part))
+        print(f"\n{place}, test: {len(refs)} images of {len({ref.scene for ref in refs})} scenes\n")
+        print(table(pd.concat(parts, ignore_index=True)))
+
+
+if __name__ == "__main__":
+    typer.run(main)
