@@ -7,7 +7,7 @@ RUN := $(VENV)/bin/orl-ldm
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo collect train evaluate report test lint clean
+.PHONY: help setup demo collect train evaluate report pretrain test lint clean
 
 help:  ## This list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -38,6 +38,9 @@ evaluate: setup  ## Score it on held-out images and report
 
 report: setup  ## Write tables, figures and page of an evaluation again
 	$(RUN) report $(PIPELINE) $(SET)
+
+pretrain: setup  ## Train an LDM of your own          (PIPELINE=pretrain, SET='--set sources=[...]')
+	$(RUN) pretrain $(if $(filter pretrain%,$(PIPELINE)),$(PIPELINE),pretrain) $(SET)
 
 test: setup lint  ## Lint, types, import contracts and all tests
 	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n 2

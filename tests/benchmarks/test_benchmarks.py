@@ -1,0 +1,23 @@
+"""The benchmark scripts run and say what they are meant to say."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_the_table_of_an_ldm(ldm_folder: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "benchmarks/ldm.py", "--ldm", str(ldm_folder), "--source", "synthetic", "--images", "3"]
+    command += ["--size", "64", "--steps", "2", "--threads", "1", "--out", str(tmp_path)]
+    first = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    assert "| one NFE |" in first and "| decode |" in first
+    assert "synthetic, test: 3 images of 3 scenes" in first
+    rows = {line.split(" | ")[0].strip("| "): line.split(" | ") for line in first.splitlines() if line.startswith("| ")}
+    assert rows["bicubic"][5] == "+0.00 [+0.00, +0.00]"
+    assert rows["LDM, DDIM 2, eta 0"][1] == "2"
+    assert float(rows["LDM, one call from pure noise + projection"][2]) > float(
+        rows["LDM, one call from pure noise"][2]
+    )
+    again = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    assert again.split("scenes")[1] == first.split("scenes")[1]
