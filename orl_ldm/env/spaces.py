@@ -27,12 +27,14 @@ FEATURES: Final = (
     "lr/upscale_residual",
 )
 
-#: name -> (low, high, neutral). `step` has no neutral value of its own: plain DDIM's steps are those of its grid.
+#: name -> (low, high, neutral). Some ranges reach beyond what the sampler can do, and `effective` clamps them: so the
+#: mean of a distribution with bounded support can say "stop", "no noise" or "full projection" with ease. `step` has no
+#: neutral value of its own: plain DDIM's steps are those of its grid.
 ACTIONS: Final = {
-    "step": (0.0, 1.0, 1.0),
-    "eta": (0.0, 1.0, 0.0),
-    "detail": (0.5, 1.5, 1.0),
-    "fidelity": (0.0, 1.0, 0.0),
+    "step": (-0.25, 1.0, 1.0),
+    "eta": (-0.25, 1.0, 0.0),
+    "detail": (0.5, 2.0, 1.0),
+    "fidelity": (0.0, 1.25, 0.0),
 }
 
 SPEC: Final = PolicySpec(
@@ -43,7 +45,13 @@ SPEC: Final = PolicySpec(
 )
 
 
-def decide(state: State, actions: Tensor) -> Decision:
-    """Action vectors (B, 4) as decisions: t_next = t * step; the others as they are."""
+def effective(actions: Tensor) -> Tensor:
+    """Action vectors (B, 4) as the sampler can follow them: step, eta and fidelity in [0, 1]."""
     step, eta, detail, fidelity = actions.to(torch.float32).unbind(-1)
+    return torch.stack([step.clamp(0, 1), eta.clamp(0, 1), detail, fidelity.clamp(0, 1)], dim=-1)
+
+
+def decide(state: State, actions: Tensor) -> Decision:
+    """Action vectors (B, 4) as decisions: t_next = t * step (so a step of 0 stops); the others as they are."""
+    step, eta, detail, fidelity = effective(actions).unbind(-1)
     return Decision(state.t * step.double(), eta, detail, fidelity)

@@ -5,11 +5,12 @@ fixed schedule may start elsewhere: its first `step` is free. Both live in the p
 2016) searches each on training images with a given number of episodes.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import astuple, dataclass
 
 import cma
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from orl_ldm.diffusion.config import SamplerConfig
@@ -19,6 +20,12 @@ from orl_ldm.env.spaces import SPEC, decide
 from orl_ldm.images.pairs import Batch
 from orl_ldm.metrics import Metrics
 from orl_ldm.reward import RewardWeights, compose
+
+Floats = npt.NDArray[np.float64]
+
+#: Bounds of a schedule's five numbers.
+_LOW = np.array([SPEC.action_low[0], *SPEC.action_low])
+_HIGH = np.array([SPEC.action_high[0], *SPEC.action_high])
 
 
 @dataclass(frozen=True)
@@ -32,12 +39,15 @@ class FixedSchedule:
     fidelity: float
 
     @staticmethod
-    def of_unit(values: "np.ndarray[tuple[int], np.dtype[np.float64]]") -> "FixedSchedule":
+    def of_unit(values: Floats) -> "FixedSchedule":
         """From five numbers in [0, 1], or from the four of an action, whose `step` is then also the start."""
-        low = np.array([SPEC.action_low[0], *SPEC.action_low])
-        high = np.array([SPEC.action_high[0], *SPEC.action_high])
-        five = values if len(values) == len(low) else np.array([values[0], *values])
-        return FixedSchedule(*(float(v) for v in low + (high - low) * np.clip(five, 0, 1)))
+        five = values if len(values) == len(_LOW) else np.array([values[0], *values])
+        return FixedSchedule(*(float(v) for v in _LOW + (_HIGH - _LOW) * np.clip(five, 0, 1)))
+
+    def unit(self) -> Floats:
+        """The five numbers in [0, 1]."""
+        unit: Floats = (np.array(astuple(self)) - _LOW) / (_HIGH - _LOW)
+        return unit
 
     def driver(self) -> Driver:
         """The schedule as the sampler's driver."""
@@ -52,10 +62,10 @@ class FixedSchedule:
 
 
 #: Where the search for a schedule starts: two calls from t = 0.7 T with the projection, strong by itself.
-START = (0.7, 0.1, 0.0, 0.5, 0.9)
+START = FixedSchedule(start=0.7, step=0.1, eta=0.0, detail=1.0, fidelity=0.9)
 
 #: Where the search for an action starts: three calls, from t = 0.3 T.
-START_ACTION = (0.3, 0.0, 0.5, 0.9)
+START_ACTION = FixedSchedule(start=0.3, step=0.3, eta=0.0, detail=1.0, fidelity=0.9)
 
 
 def search(
@@ -66,14 +76,17 @@ def search(
     sampler: SamplerConfig,
     episodes: int,
     seed: int,
-    start: Sequence[float] = START,
+    one_action: bool = False,
     advance: Callable[[int, int], None] = lambda done, total: None,
 ) -> tuple[FixedSchedule, float]:
-    """(best from `start` on, its mean reward) of `episodes // len(images)` candidates, each tried on all images."""
+    """(the best, its mean reward) of `episodes // len(images)` candidates, each tried on all images.
+
+    With `one_action` the start is not free: it is the action's own step.
+    """
     ids = [ref.image_id for ref in images.refs]
     target = images.hr.to(ldm.device)
 
-    def reward(values: "np.ndarray[tuple[int], np.dtype[np.float64]]") -> float:
+    def reward(values: Floats) -> float:
         driver = FixedSchedule.of_unit(values).driver()
         result = sample(ldm, images.lr, ids, [0] * len(ids), driver, sampler, seed)
         quality = metrics(result.images, target).cpu().numpy()
@@ -82,8 +95,9 @@ def search(
 
     budget = max(1, episodes // len(ids))
     options = {"bounds": [0, 1], "seed": seed + 1, "verbose": -9, "popsize": 8}
-    strategy = cma.CMAEvolutionStrategy(list(start), 0.25, options)
-    best, best_reward, tried = np.array(start), reward(np.array(start)), 1
+    start = START_ACTION.unit()[1:] if one_action else START.unit()
+    strategy = cma.CMAEvolutionStrategy(start.tolist(), 0.25, options)
+    best, best_reward, tried = start, reward(start), 1
     while tried < budget:
         candidates = strategy.ask()[: budget - tried]
         rewards = [reward(np.asarray(candidate)) for candidate in candidates]

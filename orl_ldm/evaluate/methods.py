@@ -17,6 +17,7 @@ from orl_ldm.diffusion.ldm import LDM
 from orl_ldm.diffusion.projection import back_project
 from orl_ldm.diffusion.sampler import Driver, grid_driver, sample
 from orl_ldm.env.rollout import roll_out
+from orl_ldm.env.spaces import effective
 from orl_ldm.errors import UserError
 from orl_ldm.images.pairs import Batch
 from orl_ldm.images.resample import lanczos_upscale, to_8bit, upscale
@@ -133,7 +134,8 @@ def steered(ldm: LDM, policy: Policy, key: str, config: SamplerConfig, seed: int
         ids = [ref.image_id for ref in batch.refs]
         rollout = roll_out(ldm, policy, batch.lr, ids, [0] * len(ids), config, seed, explore=False)
         number = np.concatenate([np.arange(n) for n in np.bincount(rollout.slot, minlength=len(ids))])
-        columns = [rollout.slot, number, rollout.observations[:, 0], *rollout.actions.T]
+        actions = effective(torch.from_numpy(rollout.actions)).numpy()
+        columns = [rollout.slot, number, rollout.observations[:, 0], *actions.T]
         return Outcome(rollout.images, rollout.nfe, np.column_stack(columns).astype(np.float32))
 
     return Method("steered", f"steered/{key}/{seed}", run)

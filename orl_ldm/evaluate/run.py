@@ -23,7 +23,7 @@ from orl_ldm.errors import UserError
 from orl_ldm.evaluate import methods as m
 from orl_ldm.evaluate.config import EvaluateConfig
 from orl_ldm.evaluate.examples import write_examples
-from orl_ldm.evaluate.fixed import START, START_ACTION, FixedSchedule, search
+from orl_ldm.evaluate.fixed import FixedSchedule, search
 from orl_ldm.images.config import DataConfig
 from orl_ldm.images.pairs import Batch, load_pairs
 from orl_ldm.images.sources import ImageRef, open_images
@@ -77,8 +77,8 @@ def evaluate(task: Task, advance: Advance = lambda what, done, total: None) -> P
     identity = digest({k: v.double().sum().item() for k, v in policy.state_dict().items()}, asdict(task.sampler))
     episodes = config.search_episodes or int(facts["episodes"])
     fixed = {
-        name: _best_fixed(task, ldm, metrics, weights, episodes, name, start, advance)
-        for name, start in (("best fixed action", START_ACTION), ("best fixed schedule", START))
+        name: _best_fixed(task, ldm, metrics, weights, episodes, name, advance)
+        for name in ("best fixed action", "best fixed schedule")
     }
     steered = m.steered(ldm, policy, identity, task.sampler, config.seed)
     scores = {steered.name: runner.score(steered)}
@@ -145,12 +145,11 @@ def _best_fixed(
     weights: RewardWeights,
     episodes: int,
     name: str,
-    start: Sequence[float],
     advance: Advance,
 ) -> tuple[FixedSchedule, float]:
     """Search once for these settings and keep the answer beside the results."""
     config, data = task.config, task.data
-    key = digest(asdict(data), asdict(task.sampler), ldm.digest, asdict(weights), episodes, config.search_images, start)
+    key = digest(asdict(data), asdict(task.sampler), ldm.digest, asdict(weights), episodes, config.search_images, name)
     path = Path(config.out) / "parts" / f"fixed-{key[:16]}.json"
     if path.exists():
         kept = json.loads(path.read_text())
@@ -160,7 +159,8 @@ def _best_fixed(
     def heard(done: int, total: int) -> None:
         advance(f"search: {name}", done, total)
 
-    schedule, reward = search(ldm, images, metrics, weights, task.sampler, episodes, config.seed, start, heard)
+    one_action = name == "best fixed action"
+    schedule, reward = search(ldm, images, metrics, weights, task.sampler, episodes, config.seed, one_action, heard)
     path.parent.mkdir(parents=True, exist_ok=True)
     _replace(path, json.dumps({"schedule": asdict(schedule), "reward": reward}).encode())
     return schedule, reward

@@ -8,8 +8,9 @@ from gymnasium.utils.env_checker import check_env
 
 from orl_ldm.diffusion.config import SamplerConfig
 from orl_ldm.diffusion.ldm import LDM
+from orl_ldm.diffusion.sampler import begin, ends
 from orl_ldm.env.rollout import roll_out
-from orl_ldm.env.spaces import ACTIONS, FEATURES, SPEC
+from orl_ldm.env.spaces import ACTIONS, FEATURES, SPEC, decide
 from orl_ldm.env.vector import SteeringEnv, SteeringVectorEnv
 from orl_ldm.images.pairs import Batch
 from orl_ldm.metrics import Metrics
@@ -101,6 +102,17 @@ def test_rollouts_do_not_depend_on_the_batch(ldm: LDM, batch: Batch) -> None:
     one = roll_out(ldm, BROAD, batch.lr[1:2], ids[1:2], [0], SamplerConfig(), 4)
     np.testing.assert_allclose(one.observations, whole.observations[whole.slot == 1], atol=1e-3)
     np.testing.assert_allclose(one.actions, whole.actions[whole.slot == 1], atol=1e-3)
+
+
+def test_actions_beyond_the_sampler_s_range_mean_its_bounds(ldm: LDM, batch: Batch) -> None:
+    state = begin(ldm, batch.lr, [1, 2, 3], [0, 0, 0])
+    beyond = torch.tensor([[-0.2, -0.1, 1.9, 1.2], [0.5, 1.0, 0.5, 0.5], [1.0, 0.0, 1.0, 0.0]])
+    decision = decide(state, beyond)
+    assert decision.t_next.tolist() == [0.0, 0.5 * 999, 999.0]
+    assert decision.eta.tolist() == [0.0, 1.0, 0.0]
+    assert decision.fidelity.tolist() == [1.0, 0.5, 0.0]
+    assert torch.equal(decision.detail, beyond[:, 2])
+    assert ends(state, decision, SamplerConfig()).tolist() == [True, False, False]
 
 
 def test_the_neutral_action_is_documented() -> None:
