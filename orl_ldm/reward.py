@@ -4,7 +4,7 @@ DESIGN: ``reward = w_psnr * PSNR/40 + w_ssim * SSIM + w_lpips * (1 - LPIPS) + w_
 weights of Lyu 2025, Table 1 as the ``paper`` setting. Terms are logged raw, so that one buffer serves every setting.
 """
 
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,17 @@ Floats = npt.NDArray[np.floating]
 
 #: Names and order of the raw terms, one row per episode: dB, [-1, 1], [0, ~1], denoiser calls, seconds.
 TERMS: tuple[str, ...] = ("psnr", "ssim", "lpips", "nfe", "seconds")
+
+#: The terms that are weighed, in the order of RewardWeights.
+WEIGHTED: tuple[str, ...] = TERMS[:4]
+
+#: Words for preferences, and the terms that each stands for.
+ALIASES: dict[str, tuple[str, ...]] = {
+    "fidelity": ("psnr", "ssim"),
+    "perception": ("lpips",),
+    "speed": ("nfe",),
+    **{term: (term,) for term in WEIGHTED},
+}
 
 #: A PSNR of this many dB counts as one.
 PSNR_SCALE = 40.0
@@ -45,16 +56,42 @@ def setting(name: str) -> RewardWeights:
     return SETTINGS[name]
 
 
+def preference(text: str) -> RewardWeights:
+    """Weights from words: the name of a setting, or shares such as `fidelity=1,speed=0`; what is not named counts 0.
+
+    `fidelity` is split evenly between PSNR and SSIM, `perception` is LPIPS and `speed` is NFE; the four terms can be
+    named too. Shares are brought to a sum of 1. Raises UserError for anything else.
+    """
+    if "=" not in text:
+        return setting(text)
+    shares = dict.fromkeys(WEIGHTED, 0.0)
+    for part in text.split(","):
+        name, _, value = part.strip().partition("=")
+        if name not in ALIASES:
+            raise UserError(f"unknown preference {name!r}; choose among {', '.join(ALIASES)}, or a setting's name")
+        try:
+            share = float(value)
+        except ValueError:
+            raise UserError(f"the preference {part.strip()!r} is not a name, `=` and a number") from None
+        if not 0 <= share < float("inf"):
+            raise UserError(f"the preference {part.strip()!r} must be a finite number that is not negative")
+        for term in ALIASES[name]:
+            shares[term] += share / len(ALIASES[name])
+    total = sum(shares.values())
+    if not total:
+        raise UserError(f"the preference {text!r} weighs nothing: give at least one share above zero")
+    return RewardWeights(**{term: share / total for term, share in shares.items()})
+
+
+def normalise(terms: Floats, nfe_max: int) -> npt.NDArray[np.float64]:
+    """What the weights weigh, float64 (..., 4) in the order of WEIGHTED, higher is better, of raw terms (..., 5)."""
+    psnr, ssim, lpips, nfe, _ = np.moveaxis(np.asarray(terms, dtype=np.float64), -1, 0)
+    return np.stack([psnr / PSNR_SCALE, ssim, 1.0 - lpips, 1.0 - nfe / nfe_max], axis=-1)
+
+
 def compose(terms: Floats, weights: RewardWeights, nfe_max: int) -> npt.NDArray[np.float64]:
     """Reward of each episode, float64 (...,), from raw terms (..., 5) in the order of TERMS.
 
     Best possible value is about ``weights.psnr * PSNR/40 + weights.ssim + weights.lpips + weights.nfe``.
     """
-    psnr, ssim, lpips, nfe, _ = np.moveaxis(np.asarray(terms, dtype=np.float64), -1, 0)
-    reward = (
-        weights.psnr * psnr / PSNR_SCALE
-        + weights.ssim * ssim
-        + weights.lpips * (1.0 - lpips)
-        + weights.nfe * (1.0 - nfe / nfe_max)
-    )
-    return np.asarray(reward, dtype=np.float64)
+    return np.asarray(normalise(terms, nfe_max) @ np.array(astuple(weights)), dtype=np.float64)

@@ -46,11 +46,17 @@ def train(pipeline: PipelineArgument = "demo", settings: SetOption = []) -> None
 
 
 @app.command()
-def evaluate(pipeline: PipelineArgument = "demo", settings: SetOption = []) -> None:  # noqa: B006
+def evaluate(
+    pipeline: PipelineArgument = "demo",
+    prefer: Annotated[
+        str, typer.Option(help="Turn the dial of a policy that has one: `fidelity=1,speed=0`, or a setting's name.")
+    ] = "",
+    settings: SetOption = [],  # noqa: B006
+) -> None:
     """Score the policy and its controls on held-out images; write tables and the report."""
     from orl_ldm.cli import stages
 
-    stages.evaluate(pipeline, settings, console)
+    stages.evaluate(pipeline, [*settings, f"evaluate.prefer={prefer}"] if prefer else settings, console)
 
 
 @app.command()

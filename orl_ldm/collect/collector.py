@@ -27,7 +27,7 @@ from orl_ldm.images.config import DataConfig
 from orl_ldm.images.pairs import Batch, load_pairs
 from orl_ldm.images.sources import ImageRef, open_images
 from orl_ldm.metrics import Metrics
-from orl_ldm.policy import BroadPolicy, Explorer, Policy, load_policy
+from orl_ldm.policy import BroadPolicy, Explorer, Policy, load_policy, under
 from orl_ldm.reward import TERMS, RewardWeights, compose
 from orl_ldm.streams import stable_id
 
@@ -50,11 +50,15 @@ def behavior(config: CollectConfig) -> tuple[Policy, str]:
     if not config.policy:
         name = f"broad-{digest(config.alpha, config.beta)[:12]}"
         return BroadPolicy(SPEC, config.alpha, config.beta), name
-    policy, _ = load_policy(config.policy)
-    SPEC.require(policy.spec, f"the policy in {config.policy!r}")
+    network, facts = load_policy(config.policy)
+    who = f"the policy in {config.policy!r}"
+    SPEC.require(network.spec, who)
+    policy, preferred = under(network, facts, config.prefer, who)
     weights = hashlib.sha256()
-    for key, tensor in sorted(policy.state_dict().items()):
+    for key, tensor in sorted(network.state_dict().items()):
         weights.update(key.encode() + tensor.cpu().numpy().tobytes())
+    if network.spec.preference_names:
+        weights.update(repr(preferred).encode())
     return Explorer(policy, config.spread), f"explore-{weights.hexdigest()[:12]}-{config.spread:g}"
 
 

@@ -16,7 +16,8 @@ class CollectConfig:
     """How much to collect, and how to behave.
 
     `policy`: a policy folder to explore around (its concentrations times `spread`), or empty for the broad Beta whose
-    concentrations per action (step, eta, detail, fidelity) are `alpha` and `beta`.
+    concentrations per action (step, eta, detail, fidelity) are `alpha` and `beta`. `prefer` turns the dial of a policy
+    that was trained with one.
     """
 
     __pydantic_config__ = STRICT
@@ -29,6 +30,7 @@ class CollectConfig:
     unit_images: PositiveInt = 4
     seed: NonNegativeInt = 42
     policy: str = ""
+    prefer: str = ""
     spread: PositiveFloat = 0.5
     alpha: Concentrations = (1.5, 1.0, 2.0, 3.0)
     beta: Concentrations = (1.0, 1.5, 2.0, 1.5)

@@ -12,7 +12,8 @@ class EvaluateConfig:
     """Methods are scored on `images` of the test split; the best fixed schedule is searched on training images.
 
     `search_episodes` 0 means as many episodes as the policy's buffer holds: the same budget. `spandrel` lists weight
-    files of other x4 networks to compare with.
+    files of other x4 networks to compare with. `prefer` turns the dial of a policy that was trained with one (see
+    orl_ldm.reward.preference); methods are then compared under those weights.
     """
 
     __pydantic_config__ = STRICT
@@ -25,3 +26,4 @@ class EvaluateConfig:
     search_images: PositiveInt = 16
     search_episodes: NonNegativeInt = 0
     spandrel: tuple[str, ...] = ()
+    prefer: str = ""

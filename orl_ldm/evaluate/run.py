@@ -28,7 +28,7 @@ from orl_ldm.images.config import DataConfig
 from orl_ldm.images.pairs import Batch, load_pairs
 from orl_ldm.images.sources import ImageRef, open_images
 from orl_ldm.metrics import Contract, Metrics
-from orl_ldm.policy import load_policy
+from orl_ldm.policy import load_policy, under
 from orl_ldm.reward import SETTINGS, RewardWeights, compose
 
 Advance = Callable[[str, int, int], None]
@@ -61,8 +61,10 @@ class Scores:
 def evaluate(task: Task, advance: Advance = lambda what, done, total: None) -> Path:
     """Run whatever is not yet done and write the results; returns the folder. Raises UserError for what is wrong."""
     config, out = task.config, Path(task.config.out)
-    policy, facts = load_policy(task.policy)
-    SPEC.require(policy.spec, f"the policy in {str(task.policy)!r}")
+    network, facts = load_policy(task.policy)
+    who = f"the policy in {str(task.policy)!r}"
+    SPEC.require(network.spec, who)
+    policy, weights = under(network, facts, config.prefer, who)
     if facts.get("nfe_max", task.sampler.nfe_max) != task.sampler.nfe_max:
         raise UserError(
             f"the policy was trained for sampler.nfe_max = {facts['nfe_max']}, not {task.sampler.nfe_max}: set it alike"
@@ -70,11 +72,11 @@ def evaluate(task: Task, advance: Advance = lambda what, done, total: None) -> P
     ldm = open_ldm(task.ldm)
     ldm.require(task.data.size, task.data.scale)
     refs = open_images(task.data.source, task.data.test_split, task.data.classes, config.images, task.data.seed)
-    weights = RewardWeights(**facts["weights"])
     metrics = Metrics(Contract(), ldm.device)
     runner = Runner(out / "parts", refs, task.data, ldm, metrics, config.batch_size, advance)
 
-    identity = digest({k: v.double().sum().item() for k, v in policy.state_dict().items()}, asdict(task.sampler))
+    sums = {k: v.double().sum().item() for k, v in network.state_dict().items()}
+    identity = digest(sums, asdict(task.sampler), asdict(weights) if network.spec.preference_names else {})
     episodes = config.search_episodes or int(facts["episodes"])
     fixed = {
         name: _best_fixed(task, ldm, metrics, weights, episodes, name, advance)
@@ -99,7 +101,7 @@ def evaluate(task: Task, advance: Advance = lambda what, done, total: None) -> P
     (out / "images.txt").write_text("".join(f"{ref.name}\n" for ref in refs))
     summary = {
         "pipeline": task.name,
-        "setting": facts.get("setting", ""),
+        "setting": config.prefer or facts.get("setting", ""),
         "weights": asdict(weights),
         "images": len(refs),
         "size": task.data.size,

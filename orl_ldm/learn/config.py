@@ -60,6 +60,8 @@ class TrainConfig:
     algo: Literal["critics", "ppo"] = "critics"
     setting: str = "balanced"
     weights: RewardWeights | None = None
+    #: One policy for all weights: they become a part of what it observes. `setting` is then what it is judged by.
+    dial: bool = False
     #: `within_image` divides each raw term by its standard deviation between the rollouts of one image.
     term_scale: Literal["natural", "within_image"] = "natural"
     image_baseline: bool = True  # learn from rewards minus those of the image's other rollouts

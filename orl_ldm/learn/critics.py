@@ -12,13 +12,18 @@ start of every epoch (as the clip of PPO, Schulman et al. 2017; re-anchored offl
     the actor maximises, while KL(pi(s) || reference(s)) <= clip,
         (mean - actor_pessimism * std)_j Q_j(s, a~) + cloning * log pi(a | s)
 
+With `dial` the reward's weights are a part of s: every transition is relabelled with weights drawn anew for each step,
+and one policy serves them all (as universal value functions, Schaul et al. 2015; Abels et al. 2019).
+
 where a~ = E[pi(s)] + noise * (a - E[pi(s)]) with a ~ pi(s) reparameterised: what is evaluated later is the mean, so the
 critics are asked about actions near it.
 
-Legend: M critics, B batch, N transitions, E episodes, F observation features, A action dimensions.
+Legend: M critics, B batch, N transitions, E episodes, F observation features, P preferences (0
+without dial), A action dimensions.
 """
 
 import copy
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -30,6 +35,7 @@ from orl_ldm.learn.config import TrainConfig
 from orl_ldm.learn.data import Dataset
 from orl_ldm.learn.metrics import Metrics, explained_variance, importance
 from orl_ldm.learn.networks import Ensemble, pessimistic
+from orl_ldm.learn.preferences import Preferences
 from orl_ldm.learn.randomness import draw, seed_step
 from orl_ldm.policy import BetaPolicy
 
@@ -42,8 +48,10 @@ class Critics:
         self.epochs = self.config.epochs
         self.samples = self.config.steps * self.config.batch_size
         device = data.observations.device
-        inputs = data.observations.shape[1] + data.actions.shape[1]
-        self.policy = BetaPolicy(data.spec, config.hidden).to(device)
+        self.preferences = Preferences(data, config.dial)
+        spec = replace(data.spec, preference_names=self.preferences.names)
+        inputs = len(spec.feature_names) + len(spec.preference_names) + len(spec.action_names)
+        self.policy = BetaPolicy(spec, config.hidden).to(device)
         self.policy.set_normalisation(data.observations)
         self.reference = copy.deepcopy(self.policy)
         self.critic = Ensemble(self.config.critics, inputs, self.config.critic_hidden).to(device)
@@ -66,14 +74,16 @@ class Critics:
         for step in range(index * c.steps, (index + 1) * c.steps):
             seed_step(self.seed, step)
             rows = draw(self.seed, step, len(data), c.batch_size).to(data.rewards.device)
-            observations, actions = data.observations[rows], data.actions[rows]  # (B, F), (B, A)
+            preference, rewards = self.preferences.draw(rows)  # (B, P), (B,)
+            observations = torch.cat([data.observations[rows], preference], dim=-1)  # (B, F + P)
+            actions = data.actions[rows]  # (B, A)
 
             # 1. The critics approach what the target networks say of the policy's own next action.
             with torch.no_grad():
-                following = data.next_observations[rows]  # (B, F)
+                following = torch.cat([data.next_observations[rows], preference], dim=-1)  # (B, F + P)
                 next_actions = self.act(*self.policy.concentrations(following))  # (B, A)
                 next_q = pessimistic(self.q(self.target, following, next_actions), c.target_pessimism)  # (B,)
-                y = data.rewards[rows] + c.gamma * torch.where(data.ends[rows], 0.0, next_q)  # (B,)
+                y = rewards + c.gamma * torch.where(data.ends[rows], 0.0, next_q)  # (B,)
             q = self.q(self.critic, observations, actions)  # (M, B)
             critic_loss = F.huber_loss(q, y.expand_as(q))
             self.critic_optimizer.zero_grad()
@@ -117,13 +127,14 @@ class Critics:
     @torch.no_grad()
     def metrics(self, policy_loss: float, value_loss: float, entropy: float, kl: float, clipped: float) -> Metrics:
         """One row of metrics: means over the epoch's steps, and estimates over the whole buffer."""
-        data = self.data
-        first, c = data.observations[data.starts], self.config  # (E, F)
+        data, c = self.data, self.config
+        now, later = self.preferences.judged(data.observations), self.preferences.judged(data.next_observations)
+        first = now[data.starts]  # (E, F + P)
         value = pessimistic(self.q(self.critic, first, self.mean(first)), c.actor_pessimism)  # (E,)
-        q = self.q(self.critic, data.observations, data.actions).mean(0)  # (N,)
-        next_q = self.q(self.target, data.next_observations, self.mean(data.next_observations)).mean(0)  # (N,)
+        q = self.q(self.critic, now, data.actions).mean(0)  # (N,)
+        next_q = self.q(self.target, later, self.mean(later)).mean(0)  # (N,)
         y = data.rewards + c.gamma * torch.where(data.ends, 0.0, next_q)  # (N,)
-        log_probs = densities.log_prob(*self.policy.concentrations(data.observations), data.actions)  # (N,)
+        log_probs = densities.log_prob(*self.policy.concentrations(now), data.actions)  # (N,)
         return {
             "losses/policy_loss": policy_loss,
             "losses/value_loss": value_loss,

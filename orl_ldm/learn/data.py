@@ -20,7 +20,7 @@ from orl_ldm.learn.config import TrainConfig
 from orl_ldm.learn.returns import next_values
 from orl_ldm.policy import PolicySpec
 from orl_ldm.policy.beta import to_unit
-from orl_ldm.reward import PSNR_SCALE, TERMS, RewardWeights, compose
+from orl_ldm.reward import PSNR_SCALE, TERMS, RewardWeights, compose, normalise
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -44,6 +44,8 @@ class Dataset:
     scale: float
     weights: RewardWeights  # in force: those of the setting, in the units of `term_scale`
     term_std: dict[str, float]  # within images
+    gains: Tensor  # (N, 4) what the weights weigh, baselined; zero but on the last transition of an episode
+    gain_covariance: Tensor  # (4, 4) between episodes
 
     def __len__(self) -> int:
         return len(self.rewards)
@@ -78,7 +80,9 @@ def prepare(transitions: Transitions, config: TrainConfig, device: torch.device)
     if config.term_scale == "within_image":
         weights = in_standard_deviations(weights, term_std, header.nfe_max)
     reward = compose(terms, weights, header.nfe_max)  # (E,)
-    baseline = leave_one_out(reward, images) if config.image_baseline else np.full_like(reward, reward.mean())
+    weighed = normalise(terms, header.nfe_max)  # (E, 4)
+    gains = np.stack([column - baseline_of(column, images, config) for column in weighed.T], axis=1)  # (E, 4)
+    baseline = baseline_of(reward, images, config)
     scale = float((reward - baseline).std()) or 1.0  # (all rewards the same: nothing to learn, but no NaN either)
     ends = torch.from_numpy(transitions.terminals | transitions.timeouts)  # (N,)
     potential = -config.shaping * torch.from_numpy(transitions.potentials.astype(np.float64))  # (N,)
@@ -87,6 +91,8 @@ def prepare(transitions: Transitions, config: TrainConfig, device: torch.device)
     observations = torch.from_numpy(transitions.observations)
     last = len(observations) - 1
     following = torch.where(ends, torch.arange(last + 1), torch.arange(1, last + 2).clamp(max=last))
+    gain_rows = torch.zeros(len(observations), gains.shape[1])
+    gain_rows[stops - 1] = torch.from_numpy(gains).float()
     widths = torch.tensor(spec.action_high) - torch.tensor(spec.action_low)
     data = Dataset(
         spec=spec,
@@ -103,9 +109,16 @@ def prepare(transitions: Transitions, config: TrainConfig, device: torch.device)
         scale=scale,
         weights=weights,
         term_std=dict(zip(TERMS, term_std.tolist(), strict=True)),
+        gains=gain_rows,
+        gain_covariance=torch.from_numpy(np.cov(gains.T, bias=True)).float(),
     )
     on_device: dict[str, Any] = {k: v.to(device) for k, v in vars(data).items() if isinstance(v, Tensor)}
     return replace(data, **on_device)
+
+
+def baseline_of(reward: Floats, images: Ints, config: TrainConfig) -> Floats:
+    """(E,) what each episode's reward is compared with."""
+    return leave_one_out(reward, images) if config.image_baseline else np.full_like(reward, reward.mean())
 
 
 def leave_one_out(reward: Floats, images: Ints) -> Floats:

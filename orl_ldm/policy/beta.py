@@ -31,7 +31,10 @@ class Policy(Protocol):
 
 
 class BetaPolicy(nn.Module):
-    """An MLP from normalised observations to Beta concentrations above 1 (unimodal, mean never on the border)."""
+    """An MLP from normalised observations to Beta concentrations above 1 (unimodal, mean never on the border).
+
+    Observations are (B, F + P): a policy with preferences takes their weights, which sum to 1, behind the features.
+    """
 
     obs_mean: Tensor
     obs_std: Tensor
@@ -39,10 +42,11 @@ class BetaPolicy(nn.Module):
     def __init__(self, spec: PolicySpec, hidden: Sequence[int] = (128, 128)) -> None:
         super().__init__()
         self.spec, self.hidden = spec, tuple(hidden)
-        features, actions = len(spec.feature_names), len(spec.action_names)
-        self.register_buffer("obs_mean", torch.zeros(features))
-        self.register_buffer("obs_std", torch.ones(features))
-        sizes = [features, *hidden]
+        features, preferences, actions = len(spec.feature_names), len(spec.preference_names), len(spec.action_names)
+        typical = torch.full((preferences,), 1 / max(preferences, 1))
+        self.register_buffer("obs_mean", torch.cat([torch.zeros(features), typical]))
+        self.register_buffer("obs_std", torch.cat([torch.ones(features), typical]))
+        sizes = [features + preferences, *hidden]
         layers: list[nn.Module] = []
         for i, o in pairwise(sizes):
             layers += [nn.Linear(i, o), nn.SiLU()]
@@ -53,9 +57,9 @@ class BetaPolicy(nn.Module):
 
     def set_normalisation(self, observations: Tensor) -> None:
         """Take mean and standard deviation from (N, F) observations; constant features keep a scale of 1."""
-        std = observations.std(0)
-        self.obs_mean.copy_(observations.mean(0))
-        self.obs_std.copy_(torch.where(std > 1e-6, std, torch.ones_like(std)))
+        std, features = observations.std(0), observations.shape[1]
+        self.obs_mean[:features] = observations.mean(0)
+        self.obs_std[:features] = torch.where(std > 1e-6, std, torch.ones_like(std))
 
     def concentrations(self, observations: Tensor) -> tuple[Tensor, Tensor]:
         """alpha and beta, each (B, A), above 1."""

@@ -8,12 +8,16 @@ from orl_ldm.errors import UserError
 
 @dataclass(frozen=True)
 class PolicySpec:
-    """Names of the observation vector (F) and names and bounds of the action vector (A), in order."""
+    """Names of the observation vector (F) and names and bounds of the action vector (A), in order.
+
+    A policy with `preference_names` (P) takes that many weights behind the observation: one policy for many rewards.
+    """
 
     feature_names: tuple[str, ...]
     action_names: tuple[str, ...]
     action_low: tuple[float, ...]
     action_high: tuple[float, ...]
+    preference_names: tuple[str, ...] = ()
 
     def require(self, other: "PolicySpec", who: str) -> None:
         """Raise UserError unless `other` has the same features and the same action space; nothing is reordered."""

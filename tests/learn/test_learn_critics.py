@@ -1,5 +1,6 @@
 """The default learner: a stacked ensemble that is M networks, and policies near the optimum of known processes."""
 
+from dataclasses import astuple
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import toy_processes as toys
 from orl_ldm.buffer import read
 from orl_ldm.learn import CriticConfig, TrainConfig, train
 from orl_ldm.learn.networks import Ensemble, pessimistic
-from orl_ldm.policy import BetaPolicy, load_policy
+from orl_ldm.policy import BetaPolicy, load_policy, under
 from orl_ldm.reward import PSNR_SCALE
 
 #: The default recipe in small: networks and batches for problems of two features.
@@ -69,3 +70,19 @@ def mean_advantage_of_going_on(buffer: Path) -> float:
         if 0 < went_on[image == i].sum() < (image == i).sum()
     ]
     return float(np.mean(differences))
+
+
+def test_one_policy_serves_every_preference(tmp_path: Path) -> None:
+    """PSNR wants one action and SSIM another: the dial moves between them, and past policies stay as they were."""
+    toy = toys.Dial()
+    toys.collect(toy, tmp_path / "buffer", images=100)
+    config = TrainConfig((str(tmp_path / "buffer"),), str(tmp_path / "run"), hidden=(64, 64), critics=SMALL, dial=True)
+    policy, facts = load_policy(train(config, progress=False))
+    assert policy.spec.preference_names == ("psnr", "ssim", "lpips", "nfe")
+    means = []
+    for words in ("psnr=1", "fidelity=1", "ssim=1"):
+        held, weights = under(policy, facts, words, "it")
+        assert held.spec == toy.spec
+        means.append(toys.mean_of(toy, held))
+        assert sum(astuple(weights)) == pytest.approx(1)
+    assert means == pytest.approx([0.2, 0.5, 0.8], abs=0.08)

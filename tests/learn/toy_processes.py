@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 
 from orl_ldm.buffer import BufferWriter, Header, ImageRef
-from orl_ldm.policy import BetaPolicy, BroadPolicy, PolicySpec
+from orl_ldm.policy import BetaPolicy, BroadPolicy, Policy, PolicySpec
 from orl_ldm.policy.beta import log_prob, mean_action, sample_action
 from orl_ldm.reward import PSNR_SCALE, TERMS, RewardWeights
 
@@ -82,6 +82,31 @@ class Patience:
         return np.full_like(character, 0.3), actions[:, 0] < 0.6
 
 
+@dataclass(frozen=True)
+class Dial:
+    """One decision; PSNR is best at an action of 0.2 and SSIM at 0.8, so what is best follows from the weights."""
+
+    spec: PolicySpec = PolicySpec(("character",), ("aim",), (0.0,), (1.0,))
+    horizon: int = 1
+
+    def observe(self, character: Floats, step: int) -> Floats:
+        return character[:, None]
+
+    def act(self, character: Floats, step: int, actions: Floats) -> tuple[Floats, npt.NDArray[np.bool_]]:
+        return np.asarray(1 - 4 * (actions[:, 0] - 0.2) ** 2, np.float32), np.ones(len(character), dtype=np.bool_)
+
+    def second(self, actions: Floats) -> Floats:
+        """(E,) SSIM."""
+        return np.asarray(1 - 4 * (actions[:, 0] - 0.8) ** 2, np.float32)
+
+
+def mean_of(toy: Toy, policy: Policy) -> float:
+    """The first action that the policy's mean takes, on average."""
+    observations = toy.observe(np.linspace(-1, 1, 100, dtype=np.float32), 0)
+    with torch.no_grad():
+        return float(mean_action(policy, torch.from_numpy(observations)).mean())
+
+
 def play(toy: Toy, policy: BetaPolicy, episodes: int = 500) -> float:
     """Mean reward of the policy's mean action on fresh images."""
     character = np.linspace(-1, 1, episodes, dtype=np.float32)
@@ -114,6 +139,8 @@ def collect(toy: Toy, folder: Path, images: int = 100, rollouts: int = 8, seed: 
         rewards = np.where(running & ends, reward, rewards)
         values = np.zeros((len(image), len(TERMS)), dtype=np.float32)
         values[:, 0] = np.where(ends, PSNR_SCALE * (reward + difficulty), 0)
+        if isinstance(toy, Dial):
+            values[:, 1] = toy.second(actions.numpy())
         columns = {
             "observations": observations.numpy(),
             "actions": actions.numpy(),
