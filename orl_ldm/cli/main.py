@@ -60,6 +60,20 @@ def evaluate(
 
 
 @app.command()
+def loop(
+    pipeline: PipelineArgument = "demo",
+    rounds: Annotated[int, typer.Option(help="At most this many rounds after the first collection.", min=0)] = 2,
+    rollouts: Annotated[int, typer.Option(help="Rollouts of every image in a further round.", min=1)] = 4,
+    gain: Annotated[float, typer.Option(help="Stop when a round raises the estimated reward by less.")] = 0.001,
+    settings: SetOption = [],  # noqa: B006
+) -> None:
+    """Collect and train in rounds: each explores around the last policy and learns from all that was collected."""
+    from orl_ldm.cli.loop import loop
+
+    loop(pipeline, rounds, rollouts, gain, settings, console)
+
+
+@app.command()
 def report(pipeline: PipelineArgument = "demo", settings: SetOption = []) -> None:  # noqa: B006
     """Write tables, figures and the HTML page of an evaluation again."""
     from orl_ldm.cli import stages

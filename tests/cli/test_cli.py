@@ -12,7 +12,7 @@ from orl_ldm.cli import stages
 from orl_ldm.cli.main import app, main
 from orl_ldm.errors import UserError
 from orl_ldm.pipeline import load_pipeline
-from orl_ldm.policy import BetaPolicy, PolicySpec, save_policy
+from orl_ldm.policy import BetaPolicy, PolicySpec, load_policy, save_policy
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -127,3 +127,24 @@ def test_learning_needs_none_of_the_ldm_s_libraries() -> None:
 def test_user_errors_are_the_only_ones_without_a_traceback() -> None:
     with pytest.raises(UserError):
         stages.train("demo", ["train.buffers=['./nowhere']"], None)  # type: ignore[arg-type]
+
+
+def test_rounds_add_to_what_was_collected(
+    tmp_path: Path, settings: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    status, printed = call("loop", "demo", "--rounds=1", "--rollouts=2", "--gain=-9", *settings, capsys=capsys)
+    assert status == 0, printed
+    facts = load_policy(tmp_path / "train-round1" / "policy")[1]
+    assert facts["episodes"] == 4 * 3 + 4 * 2
+    assert facts["buffers"] == [str(tmp_path / "buffer"), str(tmp_path / "buffer-round1")]
+    assert f"collect.policy={tmp_path}/train/policy" in printed
+    again = call("loop", "demo", "--rounds=1", "--rollouts=2", "--gain=9", *settings, capsys=capsys)[1]
+    assert "1 of 1 shards were there already" in again and "is already trained" in again
+    assert f"next: orl-ldm evaluate demo --set train.out={tmp_path}/train" in again
+
+
+def test_a_policy_without_a_dial_says_so(settings: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("collect", "demo", *settings, capsys=capsys)[0] == 0
+    assert call("train", "demo", *settings, capsys=capsys)[0] == 0
+    status, printed = call("evaluate", "demo", "--prefer", "fidelity=1,speed=0", *settings, capsys=capsys)
+    assert (status, "trained for one preference: train one for all with --set train.dial=true" in printed) == (2, True)
