@@ -13,7 +13,8 @@ class EvaluateConfig:
 
     `search_episodes` 0 means as many episodes as the policy's buffer holds: the same budget. `spandrel` lists weight
     files of other x4 networks to compare with. `prefer` turns the dial of a policy that was trained with one (see
-    orl_ldm.reward.preference); methods are then compared under those weights.
+    orl_ldm.reward.preference); methods are then compared under those weights. `frontier` adds rows: the dial at those
+    preferences, and plain DDIM and DPM-Solver++ at several numbers of steps.
     """
 
     __pydantic_config__ = STRICT
@@ -27,3 +28,4 @@ class EvaluateConfig:
     search_episodes: NonNegativeInt = 0
     spandrel: tuple[str, ...] = ()
     prefer: str = ""
+    frontier: tuple[str, ...] = ()

@@ -5,8 +5,8 @@ Writes, in `config.out`: per_image.csv, actions.csv, facts.json, examples/, imag
 
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +28,13 @@ from orl_ldm.images.config import DataConfig
 from orl_ldm.images.pairs import Batch, load_pairs
 from orl_ldm.images.sources import ImageRef, open_images
 from orl_ldm.metrics import Contract, Metrics
-from orl_ldm.policy import load_policy, under
+from orl_ldm.policy import BetaPolicy, load_policy, under
 from orl_ldm.reward import SETTINGS, RewardWeights, compose
 
 Advance = Callable[[str, int, int], None]
+
+#: Steps of plain samplers that a frontier shows beside the dial.
+FRONTIER_STEPS = (5, 10, 20, 50)
 
 
 @dataclass(frozen=True)
@@ -75,18 +78,17 @@ def evaluate(task: Task, advance: Advance = lambda what, done, total: None) -> P
     metrics = Metrics(Contract(), ldm.device)
     runner = Runner(out / "parts", refs, task.data, ldm, metrics, config.batch_size, advance)
 
-    sums = {k: v.double().sum().item() for k, v in network.state_dict().items()}
-    identity = digest(sums, asdict(task.sampler), asdict(weights) if network.spec.preference_names else {})
     episodes = config.search_episodes or int(facts["episodes"])
     fixed = {
         name: _best_fixed(task, ldm, metrics, weights, episodes, name, advance)
         for name in ("best fixed action", "best fixed schedule")
     }
-    steered = m.steered(ldm, policy, identity, task.sampler, config.seed)
+    steered = m.steered(ldm, policy, _identity(network, task, weights), task.sampler, config.seed)
     scores = {steered.name: runner.score(steered)}
+    turned = _dial(task, ldm, network, facts)
     same = max(1, round(float(scores[steered.name].nfe.mean())))
     plan = _plan(task, ldm, {name: schedule for name, (schedule, _) in fixed.items()}, same)
-    scores = {method.name: runner.score(method) for method in plan} | scores
+    scores = {method.name: runner.score(method) for method in [*plan, *turned]} | scores
     roles = {
         "bicubic": "bicubic",
         "ceiling": "autoencoder ceiling",
@@ -130,7 +132,12 @@ def _plan(task: Task, ldm: LDM, fixed: dict[str, FixedSchedule], same: int) -> l
     alone = [m.ldm_alone(ldm, ldm.schedule.grid(steps), eta, _alone(steps, eta), seed) for eta in (0, 1)]
     grid = ldm.schedule.grid(same, "trailing")
     alone.append(m.ldm_alone(ldm, grid, 0, f"LDM, DDIM {same} (same NFE)", seed))
-    solvers = [m.dpm_solver(ldm, scheduler_config(task.ldm.id), n, seed) for n in (10, 20)]
+    more = FRONTIER_STEPS if task.config.frontier else ()
+    alone += [m.ldm_alone(ldm, ldm.schedule.grid(n, "trailing"), 0, f"LDM, DDIM {n}", seed) for n in more if n != same]
+    solvers = [
+        m.dpm_solver(ldm, scheduler_config(task.ldm.id), n, seed)
+        for n in sorted({10, 20, *(n for n in more if n <= 20)})
+    ]
     controls = [
         m.steered_by(ldm, name, f"fixed/{asdict(one)}/{asdict(task.sampler)}/{seed}", one.driver(), task.sampler, seed)
         for name, one in fixed.items()
@@ -138,6 +145,22 @@ def _plan(task: Task, ldm: LDM, fixed: dict[str, FixedSchedule], same: int) -> l
     networks = [m.network(path, ldm.scale, ldm.device) for path in task.config.spandrel]
     projected = [m.with_projection(method) for method in alone]
     return [*m.interpolations(ldm), *networks, *alone, *projected, *solvers, *controls]
+
+
+def _dial(task: Task, ldm: LDM, network: BetaPolicy, facts: Mapping[str, Any]) -> list[m.Method]:
+    """The same policy at every preference of the frontier."""
+    turned = []
+    for words in task.config.frontier:
+        policy, weights = under(network, facts, words, f"the policy in {str(task.policy)!r}")
+        method = m.steered(ldm, policy, _identity(network, task, weights), task.sampler, task.config.seed)
+        turned.append(replace(method, name=f"steered, prefer {words}"))
+    return turned
+
+
+def _identity(network: BetaPolicy, task: Task, weights: RewardWeights) -> str:
+    """What a steered method's results depend on, beside LDM and images."""
+    sums = {k: v.double().sum().item() for k, v in network.state_dict().items()}
+    return digest(sums, asdict(task.sampler), asdict(weights) if network.spec.preference_names else {})
 
 
 def _best_fixed(

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from PIL import Image
 
@@ -148,3 +149,15 @@ def test_a_policy_without_a_dial_says_so(settings: list[str], capsys: pytest.Cap
     assert call("train", "demo", *settings, capsys=capsys)[0] == 0
     status, printed = call("evaluate", "demo", "--prefer", "fidelity=1,speed=0", *settings, capsys=capsys)
     assert (status, "trained for one preference: train one for all with --set train.dial=true" in printed) == (2, True)
+
+
+def test_the_dial_draws_a_frontier(tmp_path: Path, settings: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    few = ["--set", "train.dial=true", "--set", 'evaluate.frontier=["fidelity=1", "perception=1"]']
+    status, printed = call("demo", "demo", *settings, *few, capsys=capsys)
+    assert status == 0, printed
+    scored = pd.read_csv(tmp_path / "evaluate" / "per_image.csv")["method"].unique()
+    assert {"steered", "steered, prefer fidelity=1", "steered, prefer perception=1", "LDM, DDIM 50"} <= set(scored)
+    status, printed = call("evaluate", "demo", "--prefer", "speed=1", *settings, *few, capsys=capsys)
+    assert status == 0, printed
+    facts = json.loads((tmp_path / "evaluate" / "facts.json").read_text())
+    assert (facts["setting"], facts["weights"]["nfe"]) == ("speed=1", 1.0)
