@@ -73,7 +73,10 @@ def train_stage(
     batches = iter(DataLoader(crops, config.batch_size // parts, sampler=mine, num_workers=run.workers))
     clock = Clock(hours)
     saved = validated = clock.hours()
-    with Interrupt() as interrupt, _progress(disable=not accelerator.is_main_process) as progress:
+    with (
+        Interrupt() as interrupt,
+        _progress(disable=not accelerator.is_main_process or start == config.steps) as progress,
+    ):
         task = progress.add_task(name, total=config.steps, completed=start, loss=float("nan"))
         for step in range(start, config.steps):
             loss = torch.zeros((), device=accelerator.device)

@@ -144,5 +144,7 @@ def export(ldm: LDM, scheduler: dict[str, Any], config: PretrainConfig, folder: 
 
 
 def half(network: Any) -> Any:
-    """A fp16 copy on the CPU."""
-    return copy.deepcopy(network).to("cpu", torch.float16)
+    """A fp16 copy on the CPU, which does not say where its start was loaded from."""
+    copied = copy.deepcopy(network).to("cpu", torch.float16)
+    copied.register_to_config(_name_or_path="")
+    return copied
