@@ -89,7 +89,7 @@ def test_the_whole_way(tmp_path: Path, settings: list[str], capsys: pytest.Captu
         (["collect", "nowhere"], "there is no pipeline"),
         (["train", "demo", "--set", "train.setting=best", "--set", "train.buffers=['.']"], "unknown reward setting"),
         (["verify", "./nowhere"], "nowhere"),
-        (["pretrain", "nowhere.toml"], "there is no pipeline file"),
+        (["pretrain", "nowhere.toml"], "there is no pipeline 'nowhere.toml'; there are: pretrain, pretrain-large"),
         (["report", "demo", "--set", "evaluate.out=./nowhere"], "make evaluate"),
     ],
 )
