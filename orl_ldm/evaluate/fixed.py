@@ -1,12 +1,14 @@
-"""The best fixed action and the best fixed schedule: the controls that a learned policy must beat.
+"""Fixed schedules, the controls that a learned policy must beat: the same decisions for every image.
 
-A fixed action is one action vector, repeated from the warm start until the episode ends, the same for every image. A
-fixed schedule may start elsewhere: its first `step` is free. Both live in the policy's own action space. CMA-ES (Hansen
-2016) searches each on training images with a given number of episodes.
+Of three kinds, in the policy's own action space, each searched on training images by CMA-ES (Hansen 2016) with a given
+number of episodes: one *action* repeated from the warm start until the episode ends (4 numbers); a *schedule*, which
+may start elsewhere as its first `step` is free (5); and a *plan* with an action of its own for each of the first three
+decisions, of which the last is repeated (12).
 """
 
 from collections.abc import Callable
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
+from typing import Final
 
 import cma
 import numpy as np
@@ -22,50 +24,49 @@ from orl_ldm.metrics import Metrics
 from orl_ldm.reward import RewardWeights, compose
 
 Floats = npt.NDArray[np.float64]
+Action = tuple[float, float, float, float]
 
-#: Bounds of a schedule's five numbers.
-_LOW = np.array([SPEC.action_low[0], *SPEC.action_low])
-_HIGH = np.array([SPEC.action_high[0], *SPEC.action_high])
+_LOW, _HIGH = np.array(SPEC.action_low), np.array(SPEC.action_high)
 
 
 @dataclass(frozen=True)
 class FixedSchedule:
-    """`start` is the first `step` action; the other four are used in every decision."""
+    """Action vectors for the decisions of an episode, in order; the last is repeated."""
 
-    start: float
-    step: float
-    eta: float
-    detail: float
-    fidelity: float
+    actions: tuple[Action, ...]
 
     @staticmethod
     def of_unit(values: Floats) -> "FixedSchedule":
-        """From five numbers in [0, 1], or from the four of an action, whose `step` is then also the start."""
-        five = values if len(values) == len(_LOW) else np.array([values[0], *values])
-        return FixedSchedule(*(float(v) for v in _LOW + (_HIGH - _LOW) * np.clip(five, 0, 1)))
-
-    def unit(self) -> Floats:
-        """The five numbers in [0, 1]."""
-        unit: Floats = (np.array(astuple(self)) - _LOW) / (_HIGH - _LOW)
-        return unit
+        """From numbers in [0, 1]: 4 for one action, 5 for a first `step` and an action, or 4 for each decision."""
+        if len(values) == 1 + len(_LOW):
+            values = np.concatenate([values[:1], values[2:], values[1:]])
+        rows = _LOW + (_HIGH - _LOW) * np.clip(values, 0, 1).reshape(-1, len(_LOW))
+        return FixedSchedule(tuple((float(s), float(e), float(d), float(f)) for s, e, d, f in rows))
 
     def driver(self) -> Driver:
         """The schedule as the sampler's driver."""
-        first = torch.tensor([self.start, self.eta, self.detail, self.fidelity])
-        later = torch.tensor([self.step, self.eta, self.detail, self.fidelity])
+        table = torch.tensor(self.actions)
 
         def drive(state: State) -> Decision:
-            is_first = (state.decisions == 0)[:, None].cpu()
-            return decide(state, torch.where(is_first, first, later).to(state.t.device))
+            row = state.decisions.cpu().clamp(max=len(table) - 1)
+            return decide(state, table[row].to(state.t.device))
 
         return drive
 
 
-#: Where the search for a schedule starts: two calls from t = 0.7 T with the projection, strong by itself.
-START = FixedSchedule(start=0.7, step=0.1, eta=0.0, detail=1.0, fidelity=0.9)
+def _unit(*numbers: tuple[int, float]) -> Floats:
+    """Actions as numbers in [0, 1], from pairs of (which of the four it is, natural value)."""
+    return np.array([(value - _LOW[which]) / (_HIGH[which] - _LOW[which]) for which, value in numbers])
 
-#: Where the search for an action starts: three calls, from t = 0.3 T.
-START_ACTION = FixedSchedule(start=0.3, step=0.3, eta=0.0, detail=1.0, fidelity=0.9)
+
+_REST: Final = ((1, 0.0), (2, 1.0), (3, 0.9))  # no noise, detail as it is, and most of the projection
+
+#: kind -> where its search starts: three calls from t = 0.3 T; two calls from t = 0.7 T, strong by itself; the same.
+STARTS: Final = {
+    "action": _unit((0, 0.3), *_REST),
+    "schedule": _unit((0, 0.7), (0, 0.1), *_REST),
+    "plan": _unit((0, 0.7), *_REST, (0, 0.1), *_REST, (0, 0.0), *_REST),
+}
 
 
 def search(
@@ -76,13 +77,10 @@ def search(
     sampler: SamplerConfig,
     episodes: int,
     seed: int,
-    one_action: bool = False,
+    kind: str = "schedule",
     advance: Callable[[int, int], None] = lambda done, total: None,
 ) -> tuple[FixedSchedule, float]:
-    """(the best, its mean reward) of `episodes // len(images)` candidates, each tried on all images.
-
-    With `one_action` the start is not free: it is the action's own step.
-    """
+    """(the best of a kind in STARTS, its mean reward) of `episodes // len(images)` tries, each on all images."""
     ids = [ref.image_id for ref in images.refs]
     target = images.hr.to(ldm.device)
 
@@ -95,7 +93,7 @@ def search(
 
     budget = max(1, episodes // len(ids))
     options = {"bounds": [0, 1], "seed": seed + 1, "verbose": -9, "popsize": 8}
-    start = START_ACTION.unit()[1:] if one_action else START.unit()
+    start = STARTS[kind]
     strategy = cma.CMAEvolutionStrategy(start.tolist(), 0.25, options)
     best, best_reward, tried = start, reward(start), 1
     while tried < budget:

@@ -23,7 +23,7 @@ from orl_ldm.errors import UserError
 from orl_ldm.evaluate import methods as m
 from orl_ldm.evaluate.config import EvaluateConfig
 from orl_ldm.evaluate.examples import write_examples
-from orl_ldm.evaluate.fixed import FixedSchedule, search
+from orl_ldm.evaluate.fixed import STARTS, FixedSchedule, search
 from orl_ldm.images.config import DataConfig
 from orl_ldm.images.pairs import Batch, load_pairs
 from orl_ldm.images.sources import ImageRef, open_images
@@ -79,10 +79,8 @@ def evaluate(task: Task, advance: Advance = lambda what, done, total: None) -> P
     runner = Runner(out / "parts", refs, task.data, ldm, metrics, config.batch_size, advance)
 
     episodes = config.search_episodes or int(facts["episodes"])
-    fixed = {
-        name: _best_fixed(task, ldm, metrics, weights, episodes, name, advance)
-        for name in ("best fixed action", "best fixed schedule")
-    }
+    fixed = {f"best fixed {kind}": _best_fixed(task, ldm, metrics, weights, episodes, kind, advance) for kind in STARTS}
+    best = max(fixed, key=lambda name: fixed[name][1])  # by its reward on training images
     steered = m.steered(ldm, policy, _identity(network, task, weights), task.sampler, config.seed)
     scores = {steered.name: runner.score(steered)}
     turned = _dial(task, ldm, network, facts)
@@ -93,7 +91,7 @@ def evaluate(task: Task, advance: Advance = lambda what, done, total: None) -> P
         "bicubic": "bicubic",
         "ceiling": "autoencoder ceiling",
         "alone": _alone(config.ddim_steps, 0),
-        "fixed": "best fixed schedule",
+        "fixed": best,
         "steered": steered.name,
     }
     table = _table(scores, refs, weights, task.sampler.nfe_max)
@@ -113,7 +111,7 @@ def evaluate(task: Task, advance: Advance = lambda what, done, total: None) -> P
         "nfe_max": task.sampler.nfe_max,
         "policy": facts,
         "roles": roles,
-        "fixed_schedule": asdict(fixed["best fixed schedule"][0]),
+        "fixed_schedule": list(map(list, fixed[best][0].actions)),
         "fixed_train_rewards": {name: reward for name, (_, reward) in fixed.items()},
         "search_episodes": episodes,
         "command": task.command,
@@ -169,25 +167,24 @@ def _best_fixed(
     metrics: Metrics,
     weights: RewardWeights,
     episodes: int,
-    name: str,
+    kind: str,
     advance: Advance,
 ) -> tuple[FixedSchedule, float]:
     """Search once for these settings and keep the answer beside the results."""
     config, data = task.config, task.data
-    key = digest(asdict(data), asdict(task.sampler), ldm.digest, asdict(weights), episodes, config.search_images, name)
+    key = digest(asdict(data), asdict(task.sampler), ldm.digest, asdict(weights), episodes, config.search_images, kind)
     path = Path(config.out) / "parts" / f"fixed-{key[:16]}.json"
     if path.exists():
         kept = json.loads(path.read_text())
-        return FixedSchedule(**kept["schedule"]), float(kept["reward"])
+        return FixedSchedule(tuple(tuple(action) for action in kept["actions"])), float(kept["reward"])
     images = load_pairs(open_images(data.source, data.train_split, data.classes, config.search_images, data.seed), data)
 
     def heard(done: int, total: int) -> None:
-        advance(f"search: {name}", done, total)
+        advance(f"search: best fixed {kind}", done, total)
 
-    one_action = name == "best fixed action"
-    schedule, reward = search(ldm, images, metrics, weights, task.sampler, episodes, config.seed, one_action, heard)
+    schedule, reward = search(ldm, images, metrics, weights, task.sampler, episodes, config.seed, kind, heard)
     path.parent.mkdir(parents=True, exist_ok=True)
-    _replace(path, json.dumps({"schedule": asdict(schedule), "reward": reward}).encode())
+    _replace(path, json.dumps({"actions": schedule.actions, "reward": reward}).encode())
     return schedule, reward
 
 

@@ -21,12 +21,16 @@ LABELS = {metric.name: metric for metric in METRICS}
 def frontier(evaluation: Evaluation, theme: Theme) -> Figure:
     """PSNR against LPIPS, a numbered point per method; a line joins those that none beats in both.
 
-    Areas grow with NFE. The autoencoder's ceiling lies far off and is told in the corner.
+    Areas grow with NFE. The autoencoder's ceiling lies far off and is told in the corner. Where one policy was turned
+    to several preferences, a second line joins its points.
     """
     means = summarise(evaluation.per_image, by_scene=False)
     ceiling = means["method"] == evaluation.roles.get("ceiling")
     ranked = means[~ceiling]
-    colours = {evaluation.roles.get("steered"): theme.accent, evaluation.roles.get("fixed"): theme.rival}
+    steered = str(evaluation.roles.get("steered"))
+    dial = ranked[ranked["method"].str.startswith(f"{steered}, prefer")].sort_values("lpips")
+    colours = {steered: theme.accent, evaluation.roles.get("fixed"): theme.rival}
+    colours |= dict.fromkeys(dial["method"], theme.accent)
     figure = Figure(figsize=(WIDTH, 3.9 + 0.17 * len(ranked)), layout="constrained")
     axes = figure.subplots()
     labels = []
@@ -37,6 +41,7 @@ def frontier(evaluation: Evaluation, theme: Theme) -> Figure:
         labels.append(Label(str(number), (mean["lpips"], mean["psnr"]), area**0.5 / 2, colour))
     front = _front(ranked)
     axes.plot(front["lpips"], front["psnr"], "--", color=theme.muted, linewidth=1, zorder=2)
+    axes.plot(dial["lpips"], dial["psnr"], color=theme.accent, linewidth=1.6, zorder=2)
     axes.set(xlabel="LPIPS (lower is better)", ylabel="PSNR (dB, higher is better)")
     axes.margins(x=0.1, y=0.14)
     corner = "↖ better" + "".join(

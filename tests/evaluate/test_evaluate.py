@@ -8,6 +8,7 @@ import torch
 
 from orl_ldm.diffusion.config import SamplerConfig
 from orl_ldm.diffusion.ldm import LDM, scheduler_config
+from orl_ldm.env.spaces import SPEC
 from orl_ldm.errors import UserError
 from orl_ldm.evaluate import fixed
 from orl_ldm.evaluate import methods as m
@@ -22,8 +23,9 @@ from orl_ldm.reward import SETTINGS, TERMS, RewardWeights, compose, setting
 SAMPLER = SamplerConfig(nfe_max=4)
 
 
+@pytest.mark.parametrize("kind", fixed.STARTS)
 def test_the_search_keeps_its_budget_and_never_ends_below_its_start(
-    ldm: LDM, batch: Batch, monkeypatch: pytest.MonkeyPatch
+    ldm: LDM, batch: Batch, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     episodes = 0
     real = fixed.sample
@@ -34,18 +36,29 @@ def test_the_search_keeps_its_budget_and_never_ends_below_its_start(
         return real(*args, **kwargs)  # type: ignore[arg-type]
 
     monkeypatch.setattr(fixed, "sample", counted)
-    _, first = fixed.search(ldm, batch, Metrics(), RewardWeights(), SAMPLER, 3, 0)
+    _, first = fixed.search(ldm, batch, Metrics(), RewardWeights(), SAMPLER, 3, 0, kind)
     assert episodes == 3
     episodes = 0
-    schedule, best = fixed.search(ldm, batch, Metrics(), RewardWeights(), SAMPLER, 60, 0)
+    schedule, best = fixed.search(ldm, batch, Metrics(), RewardWeights(), SAMPLER, 60, 0, kind)
     assert episodes == 60
     assert best >= first
-    assert schedule == fixed.search(ldm, batch, Metrics(), RewardWeights(), SAMPLER, 60, 0)[0]
+    assert schedule == fixed.search(ldm, batch, Metrics(), RewardWeights(), SAMPLER, 60, 0, kind)[0]
+
+
+def test_fixed_schedules_are_an_action_a_start_and_an_action_or_an_action_for_each_decision() -> None:
+    low, high = SPEC.action_low, SPEC.action_high
+    ends = np.array([0.0, 1.0, 0.0, 1.0])
+    other = (high[0], *low[1:])
+    assert fixed.FixedSchedule.of_unit(ends).actions == ((low[0], high[1], low[2], high[3]),)
+    assert fixed.FixedSchedule.of_unit(np.array([0.0, 1.0, 0.0, 0.0, 0.0])).actions == (low, other)
+    assert fixed.FixedSchedule.of_unit(np.array([0.0] * 4 + [1.0] * 4 + [0.0] * 4)).actions == (low, high, low)
 
 
 def test_scores_do_not_depend_on_the_batch_and_are_read_back(tmp_path: Path, ldm: LDM, data: DataConfig) -> None:
     refs = open_images("synthetic", "test", count=3)
-    method = m.steered_by(ldm, "fixed", "fixed", fixed.FixedSchedule(0.7, 0.4, 0.5, 1.1, 0.5).driver(), SAMPLER, 1)
+    method = m.steered_by(
+        ldm, "fixed", "fixed", fixed.FixedSchedule(((0.7, 0.5, 1.1, 0.5), (0.4, 0.5, 1.1, 0.5))).driver(), SAMPLER, 1
+    )
     heard: list[int] = []
     scores = [
         Runner(tmp_path / str(size), refs, data, ldm, Metrics(), size, lambda what, done, total: heard.append(done))
