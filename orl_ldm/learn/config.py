@@ -66,6 +66,11 @@ class TrainConfig:
     term_scale: Literal["natural", "within_image"] = "natural"
     image_baseline: bool = True  # learn from rewards minus those of the image's other rollouts
     shaping: float = 0.0  # weight of the logged potential
+    #: Observation features that the learner does not see, by the beginning of their names (`lr/` is a group).
+    hide: tuple[str, ...] = ()
+    #: Actions that are not learned: name -> value in natural units, in every decision or in the first alone.
+    hold: dict[str, float] = field(default_factory=dict)
+    hold_first: dict[str, float] = field(default_factory=dict)
     hidden: tuple[int, ...] = (128, 128)  # of the policy and of PPO's value network
     seed: int = 42
     device: str = "auto"

@@ -52,7 +52,7 @@ class Critics:
         spec = replace(data.spec, preference_names=self.preferences.names)
         inputs = len(spec.feature_names) + len(spec.preference_names) + len(spec.action_names)
         self.policy = BetaPolicy(spec, config.hidden).to(device)
-        self.policy.set_normalisation(data.observations)
+        self.policy.set_normalisation(data.observations, config.hide)
         self.reference = copy.deepcopy(self.policy)
         self.critic = Ensemble(self.config.critics, inputs, self.config.critic_hidden).to(device)
         self.target = copy.deepcopy(self.critic)

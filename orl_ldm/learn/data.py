@@ -5,6 +5,7 @@ in the unit interval, where the policy's Beta distributions live.
 """
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from orl_ldm.buffer import Transitions, read
+from orl_ldm.buffer import Header, Transitions, read
 from orl_ldm.errors import UserError
 from orl_ldm.learn.config import TrainConfig
 from orl_ldm.learn.returns import next_values
@@ -71,7 +72,17 @@ def prepare(transitions: Transitions, config: TrainConfig, device: torch.device)
     A timeout ends an episode like a terminal: its reward is final, and what would have followed was not logged.
     """
     header = transitions.header
-    spec = PolicySpec(header.feature_names, header.action_names, header.action_low, header.action_high)
+    spec = PolicySpec(
+        header.feature_names,
+        header.action_names,
+        header.action_low,
+        header.action_high,
+        held_first=held(header, config.hold | config.hold_first),
+        held=held(header, config.hold),
+    )
+    for name in config.hide:
+        if not any(feature.startswith(name) for feature in header.feature_names):
+            raise UserError(f"train.hide names {name!r}; the features are {', '.join(header.feature_names)}")
     starts, stops = transitions.episode_bounds.T  # (E,), (E,)
     terms = transitions.values[stops - 1].astype(np.float64)  # (E, T)
     images = transitions.image_id[starts]  # (E,)
@@ -114,6 +125,17 @@ def prepare(transitions: Transitions, config: TrainConfig, device: torch.device)
     )
     on_device: dict[str, Any] = {k: v.to(device) for k, v in vars(data).items() if isinstance(v, Tensor)}
     return replace(data, **on_device)
+
+
+def held(header: Header, values: Mapping[str, float]) -> tuple[float | None, ...]:
+    """`values` in the order of the actions, None where free. Raises UserError for a wrong name or value."""
+    bounds = dict(zip(header.action_names, zip(header.action_low, header.action_high, strict=True), strict=True))
+    for name, value in values.items():
+        if name not in bounds:
+            raise UserError(f"train.hold names the action {name!r}; the actions are {', '.join(bounds)}")
+        if not bounds[name][0] <= value <= bounds[name][1]:
+            raise UserError(f"train.hold: {name} = {value} lies outside its bounds, {bounds[name]}")
+    return tuple(values.get(name) for name in bounds) if values else ()
 
 
 def baseline_of(reward: Floats, images: Ints, config: TrainConfig) -> Floats:

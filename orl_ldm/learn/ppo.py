@@ -46,7 +46,7 @@ class PPO:
         self.samples = self.config.draws * self.config.passes
         device = data.observations.device
         self.policy = BetaPolicy(data.spec, config.hidden).to(device)
-        self.policy.set_normalisation(data.observations)
+        self.policy.set_normalisation(data.observations, config.hide)
         self.values = Ensemble(1, data.observations.shape[1], config.hidden).to(device)
         self.parameters = [*self.policy.parameters(), *self.values.parameters()]
         self.optimizer = Adam(self.parameters, lr=self.config.learning_rate, eps=1e-5, fused=True)

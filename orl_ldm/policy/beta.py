@@ -19,6 +19,12 @@ from orl_ldm.policy.spec import PolicySpec
 #: Actions are kept this far inside [0, 1], where every Beta density is finite.
 MARGIN = 1e-4
 
+#: alpha + beta of an action that is held: a spread of less than 0.005 of its range.
+HELD = 1e4
+
+#: The feature that is 0 in the first decision of an episode.
+DECISION = "position/decision"
+
 
 class Policy(Protocol):
     """Anything that gives the concentrations of a Beta for every action dimension."""
@@ -38,6 +44,7 @@ class BetaPolicy(nn.Module):
 
     obs_mean: Tensor
     obs_std: Tensor
+    held: Tensor
 
     def __init__(self, spec: PolicySpec, hidden: Sequence[int] = (128, 128)) -> None:
         super().__init__()
@@ -46,6 +53,7 @@ class BetaPolicy(nn.Module):
         typical = torch.full((preferences,), 1 / max(preferences, 1))
         self.register_buffer("obs_mean", torch.cat([torch.zeros(features), typical]))
         self.register_buffer("obs_std", torch.cat([torch.ones(features), typical]))
+        self.register_buffer("held", _held(spec), persistent=False)  # (2, A)
         sizes = [features + preferences, *hidden]
         layers: list[nn.Module] = []
         for i, o in pairwise(sizes):
@@ -55,19 +63,39 @@ class BetaPolicy(nn.Module):
         nn.init.zeros_(self.head.bias)
         nn.init.normal_(self.head.weight, std=0.01)
 
-    def set_normalisation(self, observations: Tensor) -> None:
-        """Take mean and standard deviation from (N, F) observations; constant features keep a scale of 1."""
+    def set_normalisation(self, observations: Tensor, hidden: Sequence[str] = ()) -> None:
+        """Take mean and standard deviation from (N, F) observations; constant features keep a scale of 1.
+
+        Features whose names begin with one of `hidden` are not seen: their scale is infinite.
+        """
         std, features = observations.std(0), observations.shape[1]
         self.obs_mean[:features] = observations.mean(0)
         self.obs_std[:features] = torch.where(std > 1e-6, std, torch.ones_like(std))
+        unseen = [name.startswith(tuple(hidden)) for name in self.spec.feature_names]
+        self.obs_std[:features][torch.tensor(unseen, device=std.device)] = torch.inf
 
     def concentrations(self, observations: Tensor) -> tuple[Tensor, Tensor]:
-        """alpha and beta, each (B, A), above 1."""
+        """alpha and beta, each (B, A), above 1 but for actions that are held."""
         x = ((observations - self.obs_mean) / self.obs_std).clamp(-10, 10)
         alpha, beta = (1 + F.softplus(self.head(self.body(x)))).chunk(2, dim=-1)
-        return alpha, beta
+        if not (self.spec.held or self.spec.held_first):
+            return alpha, beta
+        if DECISION in self.spec.feature_names:
+            first = observations[:, self.spec.feature_names.index(DECISION)] <= 0
+        else:
+            first = torch.zeros(len(observations), dtype=torch.bool, device=observations.device)
+        held = torch.where(first[:, None], self.held[0], self.held[1])  # (B, A)
+        free = held.isnan()
+        return torch.where(free, alpha, HELD * held), torch.where(free, beta, HELD * (1 - held))
 
     forward = concentrations
+
+
+def _held(spec: PolicySpec) -> Tensor:
+    """(2, A) unit actions that are held in the first and in later decisions; NaN where they are free."""
+    rows = [[torch.nan if value is None else value for value in held] for held in (spec.held_first, spec.held)]
+    free = torch.full((len(spec.action_names),), torch.nan)
+    return torch.stack([to_unit(spec, torch.tensor(row)) if row else free for row in rows])
 
 
 class BroadPolicy:

@@ -11,6 +11,8 @@ class PolicySpec:
     """Names of the observation vector (F) and names and bounds of the action vector (A), in order.
 
     A policy with `preference_names` (P) takes that many weights behind the observation: one policy for many rewards.
+    `held_first` and `held` are actions (A), in natural units, that are not the policy's to choose in the first and in
+    later decisions, with None for those that are; empty where all are free.
     """
 
     feature_names: tuple[str, ...]
@@ -18,6 +20,8 @@ class PolicySpec:
     action_low: tuple[float, ...]
     action_high: tuple[float, ...]
     preference_names: tuple[str, ...] = ()
+    held_first: tuple[float | None, ...] = ()
+    held: tuple[float | None, ...] = ()
 
     def require(self, other: "PolicySpec", who: str) -> None:
         """Raise UserError unless `other` has the same features and the same action space; nothing is reordered."""

@@ -98,3 +98,13 @@ def test_a_single_episode_is_too_little(tmp_path: Path) -> None:
     toys.collect(toys.Aim(), tmp_path, images=1, rollouts=1)
     with pytest.raises(UserError, match="a single episode"):
         prepared(tmp_path)
+
+
+def test_what_is_held_or_hidden_must_exist(folder: Path) -> None:
+    for wrong, sentence in (
+        ({"hide": ("lr/",)}, "train.hide names 'lr/'; the features are step, character"),
+        ({"hold": {"speed": 1.0}}, "train.hold names the action 'speed'; the actions are go, aim"),
+        ({"hold_first": {"aim": 9.0}}, "aim = 9.0 lies outside its bounds"),
+    ):
+        with pytest.raises(UserError, match=sentence):
+            load(replace(TrainConfig((str(folder),), "out"), **wrong), torch.device("cpu"))  # type: ignore[arg-type]

@@ -1,6 +1,7 @@
 """Beta policies: densities, samples, and files that are checked before they are believed."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -84,3 +85,39 @@ def test_other_spaces_are_told_apart() -> None:
         SPEC.require(PolicySpec(("b", "a", "c"), *list(vars(SPEC).values())[1:]), "the policy")
     with pytest.raises(UserError, match="its bounds are"):
         SPEC.require(PolicySpec(SPEC.feature_names, SPEC.action_names, (0.0, 0.0), (1.0, 1.5)), "the policy")
+
+
+HOLDING = replace(
+    SPEC, feature_names=("a", "position/decision", "c"), held_first=(1.0, None), held=(None, 1.25)
+)  # fmt: skip
+
+
+def test_a_held_action_is_not_the_policy_s_to_choose() -> None:
+    policy = BetaPolicy(HOLDING)
+    free = BetaPolicy(replace(HOLDING, held_first=(), held=()))
+    free.load_state_dict(policy.state_dict())
+    observations = torch.randn(6, 3)
+    observations[:, 1] = torch.tensor([0.0, 0.0, 0.0, 0.05, 0.1, 0.15])
+    mean, own = mean_action(policy, observations), mean_action(free, observations)
+    torch.testing.assert_close(mean[:3, 0], torch.ones(3), atol=2e-4, rtol=0)
+    torch.testing.assert_close(mean[3:, 1], torch.full((3,), 1.25), atol=2e-4, rtol=0)
+    torch.testing.assert_close(mean[:3, 1], own[:3, 1])
+    torch.testing.assert_close(mean[3:, 0], own[3:, 0])
+
+
+def test_a_held_policy_comes_back_as_it_was(tmp_path: Path) -> None:
+    policy, observations = BetaPolicy(HOLDING), torch.randn(4, 3)
+    save_policy(policy, tmp_path, {})
+    back = load_policy(tmp_path)[0]
+    assert back.spec == HOLDING
+    torch.testing.assert_close(mean_action(back, observations), mean_action(policy, observations))
+
+
+def test_hidden_features_change_nothing() -> None:
+    policy, observations = BetaPolicy(SPEC), torch.randn(8, 3)
+    policy.set_normalisation(observations, hidden=("b",))
+    other = observations.clone()
+    other[:, 1] += 3
+    torch.testing.assert_close(mean_action(policy, other), mean_action(policy, observations), rtol=0, atol=0)
+    other[:, 0] += 3
+    assert not torch.equal(mean_action(policy, other), mean_action(policy, observations))
