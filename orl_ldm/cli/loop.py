@@ -1,10 +1,11 @@
 """Rounds: collect with the last policy, learn from everything collected so far, until the estimate stops rising.
 
-A round is nothing but a `collect` and a `train` with a few settings, which are printed: each can be run by hand, on
-another machine. Stages that have been done are not done again, so an interrupted loop goes on where it stopped.
+A round is nothing but `collect` and `train` with a few settings, which are printed: each can be run by hand, on
+another machine. Stages that have been done are not done again, so an interrupted loop goes on where it stopped. A
+policy with a dial is turned to each of the named reward settings in a round, and collects that many times.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -13,6 +14,9 @@ from rich.table import Table
 from orl_ldm.cli import stages
 from orl_ldm.pipeline import Pipeline, load_pipeline
 from orl_ldm.policy import load_policy
+from orl_ldm.reward import SETTINGS
+
+Stage = Callable[[str, Sequence[str], Console], None]
 
 
 def loop(name: str, rounds: int, rollouts: int, gain: float, settings: Sequence[str], console: Console) -> None:
@@ -23,11 +27,10 @@ def loop(name: str, rounds: int, rollouts: int, gain: float, settings: Sequence[
     pipeline = load_pipeline(name, settings)
     estimates: list[float] = []
     for number in range(rounds + 1):
-        own = [*settings, *round_settings(pipeline, number, rollouts)]
-        for command, stage in (("collect", stages.collect), ("train", stages.train)):
-            shown = " ".join(f"--set {shell(setting)}" for setting in own)
+        for command, stage, own in steps(pipeline, number, rollouts):
+            shown = " ".join(f"--set {shell(setting)}" for setting in [*settings, *own])
             console.print(f"round {number}: orl-ldm {command} {name} {shown}", highlight=False, soft_wrap=True)
-            stage(name, own, console)
+            stage(name, [*settings, *own], console)
         estimates.append(float(load_policy(Path(trained(pipeline, number)) / "policy")[1]["estimated_reward"]))
         if number and estimates[-1] < max(estimates[:-1]) + gain:
             break
@@ -40,24 +43,50 @@ def loop(name: str, rounds: int, rollouts: int, gain: float, settings: Sequence[
     console.print(f"next: {command}", highlight=False, soft_wrap=True)
 
 
-def round_settings(pipeline: Pipeline, number: int, rollouts: int) -> list[str]:
-    """What a round sets beside the pipeline's own settings; round 0 is the pipeline itself."""
+def steps(pipeline: Pipeline, number: int, rollouts: int) -> list[tuple[str, Stage, list[str]]]:
+    """(command, stage, what it sets beside the pipeline's own settings) of a round; round 0 is the pipeline itself."""
     if not number:
-        return []
-    buffers = [*pipeline.train.buffers, *(collected(pipeline, n) for n in range(1, number + 1))]
-    return [
-        f"collect.policy={trained(pipeline, number - 1)}/policy",
-        f"collect.out={collected(pipeline, number)}",
-        f"collect.rollouts={rollouts}",
-        f"collect.first_rollout={pipeline.collect.first_rollout + pipeline.collect.rollouts + (number - 1) * rollouts}",
-        f"train.out={trained(pipeline, number)}",
-        "train.buffers=[" + ",".join(f'"{buffer}"' for buffer in buffers) + "]",
+        return [("collect", stages.collect, []), ("train", stages.train, [])]
+    turns = preferences(pipeline)
+    first = pipeline.collect.first_rollout + pipeline.collect.rollouts + (number - 1) * rollouts * len(turns)
+    collections: list[tuple[str, Stage, list[str]]] = [
+        (
+            "collect",
+            stages.collect,
+            [
+                f"collect.policy={trained(pipeline, number - 1)}/policy",
+                f"collect.out={collected(pipeline, number, prefer)}",
+                f"collect.rollouts={rollouts}",
+                f"collect.first_rollout={first + turn * rollouts}",
+                *([f"collect.prefer={prefer}"] if prefer else []),
+            ],
+        )
+        for turn, prefer in enumerate(turns)
     ]
+    learning = [f"train.out={trained(pipeline, number)}", f"train.buffers={quoted(buffers_after(pipeline, number))}"]
+    return [*collections, ("train", stages.train, learning)]
 
 
-def collected(pipeline: Pipeline, number: int) -> str:
+def buffers_after(pipeline: Pipeline, number: int) -> list[str]:
+    """What is learned from after that many rounds."""
+    rounds = range(1, number + 1)
+    turns = preferences(pipeline)
+    return [*pipeline.train.buffers, *(collected(pipeline, n, prefer) for n in rounds for prefer in turns)]
+
+
+def quoted(names: Sequence[str]) -> str:
+    """Names as a TOML list."""
+    return "[" + ", ".join(f'"{name}"' for name in names) + "]"
+
+
+def preferences(pipeline: Pipeline) -> tuple[str, ...]:
+    """What the policy is turned to when it collects: each named setting where it has a dial, else nothing."""
+    return tuple(SETTINGS) if pipeline.train.dial else ("",)
+
+
+def collected(pipeline: Pipeline, number: int, prefer: str) -> str:
     """Where a round's buffer lies."""
-    return f"{pipeline.collect.out}-round{number}" if number else pipeline.collect.out
+    return f"{pipeline.collect.out}-round{number}" + (f"-{prefer}" if prefer else "")
 
 
 def trained(pipeline: Pipeline, number: int) -> str:

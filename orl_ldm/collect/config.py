@@ -32,5 +32,5 @@ class CollectConfig:
     policy: str = ""
     prefer: str = ""
     spread: PositiveFloat = 0.5
-    alpha: Concentrations = (1.5, 1.0, 2.0, 3.0)
+    alpha: Concentrations = (1.0, 1.0, 2.0, 3.0)
     beta: Concentrations = (1.0, 1.5, 2.0, 1.5)

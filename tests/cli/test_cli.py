@@ -9,11 +9,12 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from orl_ldm.cli import stages
+from orl_ldm.cli import loop, stages
 from orl_ldm.cli.main import app, main
 from orl_ldm.errors import UserError
 from orl_ldm.pipeline import load_pipeline
 from orl_ldm.policy import BetaPolicy, PolicySpec, load_policy, save_policy
+from orl_ldm.reward import SETTINGS
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -142,6 +143,20 @@ def test_rounds_add_to_what_was_collected(
     again = call("loop", "demo", "--rounds=1", "--rollouts=2", "--gain=9", *settings, capsys=capsys)[1]
     assert "1 of 1 shards were there already" in again and "is already trained" in again
     assert f"next: orl-ldm evaluate demo --set train.out={tmp_path}/train" in again
+
+
+def test_a_dial_is_turned_to_every_named_setting_in_a_round() -> None:
+    pipeline = load_pipeline("demo", ["train.dial=true", "collect.rollouts=6", "collect.out=b"])
+    *collections, (_, _, learning) = loop.steps(pipeline, 2, 2)
+    chosen = [dict(setting.split("=", 1) for setting in own) for _, _, own in collections]
+    assert [one["collect.prefer"] for one in chosen] == list(SETTINGS)
+    assert [one["collect.out"] for one in chosen] == [f"b-round2-{name}" for name in SETTINGS]
+    assert [one["collect.first_rollout"] for one in chosen] == ["12", "14", "16"]  # 6 broad, then 6 in round 1
+    assert [name in learning[1] for name in ("b-round1-paper", "b-round2-perceptual", "b-round3")] == [
+        True,
+        True,
+        False,
+    ]
 
 
 def test_a_policy_without_a_dial_says_so(settings: list[str], capsys: pytest.CaptureFixture[str]) -> None:
