@@ -49,6 +49,7 @@ def steps(pipeline: Pipeline, number: int, rollouts: int) -> list[tuple[str, Sta
         return [("collect", stages.collect, []), ("train", stages.train, [])]
     turns = preferences(pipeline)
     first = pipeline.collect.first_rollout + pipeline.collect.rollouts + (number - 1) * rollouts * len(turns)
+    images = max(1, pipeline.collect.unit_images * pipeline.collect.rollouts // rollouts)  # as many episodes a shard
     collections: list[tuple[str, Stage, list[str]]] = [
         (
             "collect",
@@ -57,6 +58,7 @@ def steps(pipeline: Pipeline, number: int, rollouts: int) -> list[tuple[str, Sta
                 f"collect.policy={trained(pipeline, number - 1)}/policy",
                 f"collect.out={collected(pipeline, number, prefer)}",
                 f"collect.rollouts={rollouts}",
+                f"collect.unit_images={images}",
                 f"collect.first_rollout={first + turn * rollouts}",
                 *([f"collect.prefer={prefer}"] if prefer else []),
             ],

@@ -1,9 +1,9 @@
 """Fixed schedules, the controls that a learned policy must beat: the same decisions for every image.
 
-Of three kinds, in the policy's own action space, each searched on training images by CMA-ES (Hansen 2016) with a given
-number of episodes: one *action* repeated from the warm start until the episode ends (4 numbers); a *schedule*, which
-may start elsewhere as its first `step` is free (5); and a *plan* with an action of its own for each of the first three
-decisions, of which the last is repeated (12).
+Of two kinds, in the policy's own action space, each searched on training images by CMA-ES (Hansen 2016) with a given
+number of episodes: a *schedule* repeats one action until the episode ends, but for its first `step`, which says where
+to start (5 numbers); a *plan* has an action of its own for each of the first three decisions, of which the last is
+repeated (12).
 """
 
 from collections.abc import Callable
@@ -37,7 +37,7 @@ class FixedSchedule:
 
     @staticmethod
     def of_unit(values: Floats) -> "FixedSchedule":
-        """From numbers in [0, 1]: 4 for one action, 5 for a first `step` and an action, or 4 for each decision."""
+        """From numbers in [0, 1]: 5 for a first `step` and an action, or 4 for each decision."""
         if len(values) == 1 + len(_LOW):
             values = np.concatenate([values[:1], values[2:], values[1:]])
         rows = _LOW + (_HIGH - _LOW) * np.clip(values, 0, 1).reshape(-1, len(_LOW))
@@ -61,9 +61,8 @@ def _unit(*numbers: tuple[int, float]) -> Floats:
 
 _REST: Final = ((1, 0.0), (2, 1.0), (3, 0.9))  # no noise, detail as it is, and most of the projection
 
-#: kind -> where its search starts: three calls from t = 0.3 T; two calls from t = 0.7 T, strong by itself; the same.
+#: kind -> where its search starts: two calls from t = 0.7 T, strong by itself.
 STARTS: Final = {
-    "action": _unit((0, 0.3), *_REST),
     "schedule": _unit((0, 0.7), (0, 0.1), *_REST),
     "plan": _unit((0, 0.7), *_REST, (0, 0.1), *_REST, (0, 0.0), *_REST),
 }

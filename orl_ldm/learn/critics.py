@@ -23,6 +23,7 @@ without dial), A action dimensions.
 """
 
 import copy
+import math
 from dataclasses import replace
 
 import torch
@@ -67,9 +68,15 @@ class Critics:
         }
 
     def epoch(self, index: int) -> Metrics:
-        """Re-anchor the reference, then `steps` gradient steps; everything random is a function of seed and step."""
+        """Re-anchor the reference, then `steps` gradient steps; everything random is a function of seed and step.
+
+        Learning rates fall along a cosine, an epoch at a time (Loshchilov and Hutter 2017).
+        """
         c, data = self.config, self.data
         self.reference.load_state_dict(self.policy.state_dict())
+        rate = c.learning_rate * max(cosine(index / c.epochs), 0.02)
+        for group in (*self.actor_optimizer.param_groups, *self.critic_optimizer.param_groups):
+            group["lr"] = rate
         sums = torch.zeros(5, device=data.rewards.device)
         for step in range(index * c.steps, (index + 1) * c.steps):
             seed_step(self.seed, step)
@@ -145,3 +152,8 @@ class Critics:
             **importance(log_probs - data.log_probs),
             "offline/estimated_reward": float((data.offsets + data.scale * value).mean()),
         }
+
+
+def cosine(progress: float) -> float:
+    """Half a period, from 1 at progress 0 to 0 at 1."""
+    return 0.5 * (1 + math.cos(math.pi * progress))

@@ -45,11 +45,9 @@ def test_the_search_keeps_its_budget_and_never_ends_below_its_start(
     assert schedule == fixed.search(ldm, batch, Metrics(), RewardWeights(), SAMPLER, 60, 0, kind)[0]
 
 
-def test_fixed_schedules_are_an_action_a_start_and_an_action_or_an_action_for_each_decision() -> None:
+def test_fixed_schedules_are_a_start_and_an_action_or_an_action_for_each_decision() -> None:
     low, high = SPEC.action_low, SPEC.action_high
-    ends = np.array([0.0, 1.0, 0.0, 1.0])
     other = (high[0], *low[1:])
-    assert fixed.FixedSchedule.of_unit(ends).actions == ((low[0], high[1], low[2], high[3]),)
     assert fixed.FixedSchedule.of_unit(np.array([0.0, 1.0, 0.0, 0.0, 0.0])).actions == (low, other)
     assert fixed.FixedSchedule.of_unit(np.array([0.0] * 4 + [1.0] * 4 + [0.0] * 4)).actions == (low, high, low)
 
