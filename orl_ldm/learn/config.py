@@ -18,6 +18,9 @@ class PPOConfig:
     learning_rate: PositiveFloat = 3e-4
     gamma: float = 0.99
     gae_lambda: float = 0.95
+    advantage: Literal["gae", "vtrace"] = "gae"
+    rho_bar: PositiveFloat = 1.0  # of V-trace: the truncation that decides what policy the values are of
+    c_bar: PositiveFloat = 1.0  # of V-trace: the truncation that decides how far back a surprise is carried
     clip: PositiveFloat = 0.2  # of the ratio to the logged behaviour, and of the change of values
     value_coefficient: float = 0.5
     entropy_coefficient: float = 0.0

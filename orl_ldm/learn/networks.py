@@ -11,6 +11,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
+def value_network(inputs: int, hidden: Sequence[int]) -> nn.Sequential:
+    """A plain MLP from (B, F) to values (B, 1), of the shape of a policy's."""
+    layers: list[nn.Module] = []
+    for i, o in pairwise([inputs, *hidden]):
+        layers += [nn.Linear(i, o), nn.SiLU()]
+    return nn.Sequential(*layers, nn.Linear([inputs, *hidden][-1], 1))
+
+
 class Ensemble(nn.Module):
     """M MLPs of one shape with stacked weights: one batched product per layer in place of M small ones.
 

@@ -36,3 +36,23 @@ def gae(rewards: Tensor, values: Tensor, ends: Tensor, gamma: float, lam: float)
     """(N,) generalised advantage estimates (Schulman et al. 2016, equation 16)."""
     residuals = rewards + gamma * next_values(values, ends) - values
     return backward_sum(residuals, gamma * lam * (~ends).to(rewards))
+
+
+def vtrace(
+    rewards: Tensor,
+    values: Tensor,
+    log_ratio: Tensor,
+    ends: Tensor,
+    gamma: float,
+    rho_bar: float = 1.0,
+    c_bar: float = 1.0,
+) -> tuple[Tensor, Tensor]:
+    """Advantages (N,) and targets (N,) of V-trace (Espeholt et al. 2018, equation 1) for behaviour of another policy.
+
+    `log_ratio` (N,) is log policy - log behaviour. The advantages are r + gamma * v(s') - V(s) of section 4.2, without
+    the weight rho in front: in PPO that is the ratio's part.
+    """
+    ratio = log_ratio.exp()
+    residuals = ratio.clamp(max=rho_bar) * (rewards + gamma * next_values(values, ends) - values)
+    targets = values + backward_sum(residuals, gamma * ratio.clamp(max=c_bar) * (~ends))
+    return rewards + gamma * next_values(targets, ends) - values, targets

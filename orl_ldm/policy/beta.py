@@ -76,8 +76,7 @@ class BetaPolicy(nn.Module):
 
     def concentrations(self, observations: Tensor) -> tuple[Tensor, Tensor]:
         """alpha and beta, each (B, A), above 1 but for actions that are held."""
-        x = ((observations - self.obs_mean) / self.obs_std).clamp(-10, 10)
-        alpha, beta = (1 + F.softplus(self.head(self.body(x)))).chunk(2, dim=-1)
+        alpha, beta = (1 + F.softplus(self.head(self.body(self.normalise(observations))))).chunk(2, dim=-1)
         if not (self.spec.held or self.spec.held_first):
             return alpha, beta
         if DECISION in self.spec.feature_names:
@@ -87,6 +86,10 @@ class BetaPolicy(nn.Module):
         held = torch.where(first[:, None], self.held[0], self.held[1])  # (B, A)
         free = held.isnan()
         return torch.where(free, alpha, HELD * held), torch.where(free, beta, HELD * (1 - held))
+
+    def normalise(self, observations: Tensor) -> Tensor:
+        """What the layers see (B, F + P) of observations."""
+        return ((observations - self.obs_mean) / self.obs_std).clamp(-10, 10)
 
     forward = concentrations
 

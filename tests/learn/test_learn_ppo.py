@@ -9,7 +9,7 @@ import toy_processes as toys
 from torch.distributions import Beta, kl_divergence
 
 from orl_ldm.learn import PPOConfig, TrainConfig, densities, train
-from orl_ldm.learn.ppo import policy_loss, value_loss
+from orl_ldm.learn.actor_critic import policy_loss, value_loss
 from orl_ldm.policy import load_policy
 
 
