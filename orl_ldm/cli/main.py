@@ -38,11 +38,17 @@ def collect(pipeline: PipelineArgument = "demo", settings: SetOption = []) -> No
 
 
 @app.command()
-def train(pipeline: PipelineArgument = "demo", settings: SetOption = []) -> None:  # noqa: B006
+def train(
+    pipeline: PipelineArgument = "demo",
+    algo: Annotated[
+        str, typer.Option(help="The algorithm: critics, ppo or bppo; short for --set train.algo=NAME.", metavar="NAME")
+    ] = "",
+    settings: SetOption = [],  # noqa: B006
+) -> None:
     """Learn a policy offline from one or many buffers. Needs no LDM and no images."""
     from orl_ldm.cli import stages
 
-    stages.train(pipeline, settings, console)
+    stages.train(pipeline, [*settings, f"train.algo={algo}"] if algo else settings, console)
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""What a training run is: its buffers, its reward, and one of two algorithms."""
+"""What a training run is: its buffers, its reward, and its algorithm."""
 
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
@@ -53,6 +53,26 @@ class CriticConfig:
 
 
 @dataclass(frozen=True)
+class BPPOConfig:
+    """Behaviour proximal PPO. Defaults are those of Zhuang et al. 2023; lengths and rates suit buffers of thousands."""
+
+    __pydantic_config__ = STRICT
+
+    learning_rate: PositiveFloat = 3e-4
+    gamma: float = 0.99
+    polyak: float = 0.005
+    clip: PositiveFloat = 0.25
+    clip_decay: Annotated[float, Field(gt=0, le=1)] = 0.96  # of the clip, from one epoch of improvement to the next
+    omega: Annotated[float, Field(ge=0.5, lt=1)] = 0.9  # weight of advantages above zero; the others get 1 - omega
+    off_policy: bool = False  # go on fitting Q with the policy's own next actions
+    max_grad_norm: float = 0.5
+    fit_epochs: PositiveInt = 20  # of cloning the behaviour and fitting Q and V
+    epochs: PositiveInt = 60  # all of them
+    steps: PositiveInt = 100  # gradient steps of an epoch
+    batch_size: PositiveInt = 512
+
+
+@dataclass(frozen=True)
 class TrainConfig:
     """A whole training run. `weights`, where given, replace those of the named reward setting."""
 
@@ -60,7 +80,7 @@ class TrainConfig:
 
     buffers: tuple[str, ...]
     out: str
-    algo: Literal["critics", "ppo"] = "critics"
+    algo: Literal["critics", "ppo", "bppo"] = "critics"
     setting: str = "balanced"
     weights: RewardWeights | None = None
     #: One policy for all weights: they become a part of what it observes. `setting` is then what it is judged by.
@@ -79,6 +99,12 @@ class TrainConfig:
     device: str = "auto"
     critics: CriticConfig = field(default_factory=CriticConfig)
     ppo: PPOConfig = field(default_factory=PPOConfig)
+    bppo: BPPOConfig = field(default_factory=BPPOConfig)
+
+    @property
+    def algorithm(self) -> CriticConfig | PPOConfig | BPPOConfig:
+        """The section of the algorithm in force."""
+        return getattr(self, self.algo)  # type: ignore[no-any-return]
 
     def reward_weights(self) -> RewardWeights:
         """The weights in force. Raises UserError for an unknown setting."""

@@ -97,7 +97,7 @@ def prepare(transitions: Transitions, config: TrainConfig, device: torch.device)
     scale = float((reward - baseline).std()) or 1.0  # (all rewards the same: nothing to learn, but no NaN either)
     ends = torch.from_numpy(transitions.terminals | transitions.timeouts)  # (N,)
     potential = -config.shaping * torch.from_numpy(transitions.potentials.astype(np.float64))  # (N,)
-    rewards = shaping(potential, ends, config.critics.gamma if config.algo == "critics" else config.ppo.gamma)
+    rewards = shaping(potential, ends, config.algorithm.gamma)
     rewards[stops - 1] += torch.from_numpy(reward - baseline)
     observations = torch.from_numpy(transitions.observations)
     last = len(observations) - 1

@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 from orl_ldm.errors import UserError
 from orl_ldm.interrupt import Interrupt
 from orl_ldm.learn import checkpoint
+from orl_ldm.learn.bppo import BPPO
 from orl_ldm.learn.checkpoint import Progress
 from orl_ldm.learn.config import TrainConfig
 from orl_ldm.learn.critics import Critics
@@ -40,7 +41,7 @@ class Learner(Protocol):
     def epoch(self, index: int) -> Metrics: ...
 
 
-ALGORITHMS: dict[str, type[Critics] | type[PPO]] = {"critics": Critics, "ppo": PPO}
+ALGORITHMS: dict[str, type[Critics] | type[PPO] | type[BPPO]] = {"critics": Critics, "ppo": PPO, "bppo": BPPO}
 
 
 def train(config: TrainConfig, progress: bool = True) -> Path:

@@ -15,7 +15,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from orl_ldm.config import build
 from orl_ldm.errors import UserError
-from orl_ldm.learn import CriticConfig, PPOConfig, TrainConfig, train
+from orl_ldm.learn import BPPOConfig, CriticConfig, PPOConfig, TrainConfig, train
+from orl_ldm.learn.bppo import BPPO
 from orl_ldm.learn.checkpoint import load as load_checkpoint
 from orl_ldm.learn.critics import Critics
 from orl_ldm.learn.metrics import Metrics
@@ -26,8 +27,9 @@ EPOCHS = 4
 TINY = {
     "critics": CriticConfig(critic_hidden=(16, 16), batch_size=32, epochs=EPOCHS, steps=5),
     "ppo": PPOConfig(epochs=EPOCHS, draws=100, batch_size=32, passes=2),
+    "bppo": BPPOConfig(fit_epochs=2, epochs=EPOCHS, batch_size=32, steps=5),
 }
-LEARNERS: dict[str, type[Critics] | type[PPO]] = {"critics": Critics, "ppo": PPO}
+LEARNERS: dict[str, type[Critics] | type[PPO] | type[BPPO]] = {"critics": Critics, "ppo": PPO, "bppo": BPPO}
 NAMES = {
     *("losses/policy_loss", "losses/value_loss", "losses/entropy", "losses/approx_kl", "losses/clipfrac"),
     *("losses/explained_variance", "offline/effective_sample_size", "offline/largest_ratio"),
@@ -42,7 +44,7 @@ def buffer(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(params=["critics", "ppo"])
+@pytest.fixture(params=["critics", "ppo", "bppo"])
 def config(request: pytest.FixtureRequest, buffer: Path, tmp_path: Path) -> TrainConfig:
     return TrainConfig(
         (str(buffer),),
@@ -53,6 +55,7 @@ def config(request: pytest.FixtureRequest, buffer: Path, tmp_path: Path) -> Trai
         device="cpu",
         critics=TINY["critics"],  # type: ignore[arg-type]
         ppo=TINY["ppo"],  # type: ignore[arg-type]
+        bppo=TINY["bppo"],  # type: ignore[arg-type]
     )
 
 
@@ -74,7 +77,7 @@ def strike(monkeypatch: pytest.MonkeyPatch, config: TrainConfig, epoch: int, blo
     kind = LEARNERS[config.algo]
     original = kind.epoch
 
-    def struck(self: Critics | PPO, index: int) -> Metrics:
+    def struck(self: Critics | PPO | BPPO, index: int) -> Metrics:
         metrics = original(self, index)  # type: ignore[arg-type]
         if index == epoch:
             if isinstance(blow, Exception):
@@ -159,6 +162,7 @@ def test_a_learning_rate_that_explodes_ends_in_a_sentence(config: TrainConfig) -
     wild = {
         "critics": replace(config.critics, learning_rate=1e30),
         "ppo": replace(config.ppo, learning_rate=1e30),
+        "bppo": replace(config.bppo, learning_rate=1e30),
     }
     with pytest.raises(UserError, match="in epoch 1; there is no checkpoint yet: lower the learning rate"):
         train(replace(config, **wild), progress=False)  # type: ignore[arg-type]
