@@ -1,4 +1,4 @@
-"""Returns and advantages are those of the textbook, and of stable-baselines3."""
+"""Returns and advantages are those of the textbook, of stable-baselines3 and of TorchRL."""
 
 import numpy as np
 import pytest
@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from stable_baselines3.common.buffers import RolloutBuffer
 from torch import Tensor
+from torchrl.objectives.value.functional import generalized_advantage_estimate, vtrace_advantage_estimate
 
-from orl_ldm.learn.returns import discounted_returns, gae
+from orl_ldm.learn.returns import discounted_returns, gae, next_values, vtrace
 
 LENGTHS = st.lists(st.integers(1, 9), min_size=1, max_size=6)
 
@@ -62,3 +63,32 @@ def test_gae_is_that_of_stable_baselines3() -> None:
     buffer.compute_returns_and_advantage(torch.zeros(1), start)
     ours = gae(rewards, values, ends, 0.99, 0.95)
     np.testing.assert_allclose(ours.numpy(), buffer.advantages[:, 0], rtol=1e-5, atol=1e-6)
+
+
+def test_gae_is_that_of_torchrl() -> None:
+    rewards, values, ends = laid_out([3, 1, 5, 2, 6])
+    columns = (next_values(values, ends), rewards, ends)
+    expected, targets = generalized_advantage_estimate(0.99, 0.95, values[:, None], *(c[:, None] for c in columns))
+    ours = gae(rewards, values, ends, 0.99, 0.95)
+    torch.testing.assert_close(ours, expected[:, 0], atol=1e-6, rtol=0)
+    torch.testing.assert_close(ours + values, targets[:, 0], atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize(("rho_bar", "c_bar"), [(1.0, 1.0), (2.0, 0.5), (1e9, 1e9)])
+def test_vtrace_is_that_of_torchrl(rho_bar: float, c_bar: float) -> None:
+    rewards, values, ends = laid_out([3, 1, 5, 2, 6])
+    policy, behaviour = 0.7 * torch.randn(2, len(rewards), generator=torch.Generator().manual_seed(1)).double()
+    columns = (policy, behaviour, values, next_values(values, ends), rewards, ends)
+    expected, targets = vtrace_advantage_estimate(
+        0.99, *(column[:, None] for column in columns), rho_thresh=rho_bar, c_thresh=c_bar
+    )
+    advantages, ours = vtrace(rewards, values, policy - behaviour, ends, 0.99, rho_bar, c_bar)
+    torch.testing.assert_close(ours, targets[:, 0], atol=1e-6, rtol=0)
+    rho = (policy - behaviour).exp().clamp(max=rho_bar)  # which theirs has in front, and PPO puts there by itself
+    torch.testing.assert_close(rho * advantages, expected[:, 0], atol=1e-6, rtol=0)
+
+
+def test_vtrace_of_the_policy_s_own_actions_is_gae_with_lambda_one() -> None:
+    rewards, values, ends = laid_out([3, 1, 5])
+    _, targets = vtrace(rewards, values, torch.zeros_like(rewards), ends, 0.9)
+    torch.testing.assert_close(targets, gae(rewards, values, ends, 0.9, 1.0) + values)
