@@ -176,3 +176,13 @@ def test_the_dial_draws_a_frontier(tmp_path: Path, settings: list[str], capsys: 
     assert status == 0, printed
     facts = json.loads((tmp_path / "evaluate" / "facts.json").read_text())
     assert (facts["setting"], facts["weights"]["nfe"]) == ("speed=1", 1.0)
+
+
+def test_the_algorithm_is_an_option(tmp_path: Path, settings: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("collect", "demo", *settings, capsys=capsys)[0] == 0
+    few = ["--set", "train.ppo.epochs=2", "--set", "train.ppo.draws=50"]
+    status, printed = call("train", "demo", "--algo", "ppo", *settings, *few, capsys=capsys)
+    assert status == 0, printed
+    assert load_policy(tmp_path / "train" / "policy")[1]["algo"] == "ppo"
+    status, printed = call("train", "demo", "--algo", "dqn", *settings, capsys=capsys)
+    assert (status, "train.algo = 'dqn'" in printed) == (2, True)

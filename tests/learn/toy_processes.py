@@ -83,6 +83,25 @@ class Patience:
 
 
 @dataclass(frozen=True)
+class Doors:
+    """Three doors in a row, each left or right of the middle; on which side depends on the image.
+
+    The reward is the share of the doors that were found: the optimum is 1, and who guesses gets 0.29.
+    """
+
+    spec: PolicySpec = PolicySpec(("step", "character"), ("door",), (0.0,), (1.0,))
+    horizon: int = 3
+
+    def observe(self, character: Floats, step: int) -> Floats:
+        return np.stack([np.full_like(character, step), character], axis=1)
+
+    def act(self, character: Floats, step: int, actions: Floats) -> tuple[Floats, npt.NDArray[np.bool_]]:
+        found = (actions[:, 0] > 0.5) == (character > 0)
+        last = step == self.horizon - 1
+        return np.asarray((step + found) / self.horizon, np.float32), ~found | last
+
+
+@dataclass(frozen=True)
 class Dial:
     """One decision; PSNR is best at an action of 0.2 and SSIM at 0.8, so what is best follows from the weights."""
 
