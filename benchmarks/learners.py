@@ -4,8 +4,8 @@
     python benchmarks/learners.py table1           # the whole of Lyu 2025, Table 1, on a buffer of the demo's size
     python benchmarks/learners.py pendulum         # online, beside stable-baselines3
 
-Prints Markdown. `speed` takes turns between the implementations and reports the fastest turn of each, so that other work
-on the machine disturbs all alike.
+Prints Markdown. `speed` takes turns between the implementations and reports the fastest turn of each, so that other
+work on the machine disturbs all alike.
 """
 
 import tempfile
@@ -128,14 +128,17 @@ def torchrl(batch_size: int) -> Callable[[], object]:
 
 
 @app.command()
-def speed(turns: Annotated[int, typer.Option(help="Turns of 4 passes over 1024 rows.")] = 20) -> None:
+def speed(
+    turns: Annotated[int, typer.Option(help="Turns of 4 passes over 1024 rows.")] = 20,
+    threads: Annotated[list[int], typer.Option(help="Repeatable.")] = [1, 2],  # noqa: B006
+) -> None:
     """Minibatch updates per second: the update alone, minibatches drawn and metrics included."""
-    print("| batch | threads | ours (Beta) | stable-baselines3 (Gaussian) | TorchRL (Beta) | against SB3 | against TorchRL |")
-    print("| ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
+    names = ("batch", "threads", "ours (Beta)", "SB3 (Gaussian)", "TorchRL (Beta)", "ours / SB3", "ours / TorchRL")
+    print(f"| {' | '.join(names)} |\n|{' ---: |' * len(names)}")
     for batch_size in (64, 256):
         learners = [make(batch_size) for make in (ours, stable_baselines3, torchrl)]
-        for threads in (1, 2):
-            torch.set_num_threads(threads)
+        for count in threads:
+            torch.set_num_threads(count)
             fastest = [float("inf")] * len(learners)
             for _ in range(turns):
                 for i, learn in enumerate(learners):
@@ -145,7 +148,7 @@ def speed(turns: Annotated[int, typer.Option(help="Turns of 4 passes over 1024 r
             mine, *others = (PASSES * ROWS / batch_size / seconds for seconds in fastest)
             rates = " | ".join(f"{rate:.0f}" for rate in (mine, *others))
             ratios = " | ".join(f"{mine / rate:.1f}x" for rate in others)
-            print(f"| {batch_size} | {threads} | {rates} | {ratios} |", flush=True)
+            print(f"| {batch_size} | {count} | {rates} | {ratios} |", flush=True)
 
 
 @app.command()
@@ -159,7 +162,9 @@ def table1(epochs: int = 1000, threads: int = 2) -> None:
         )
         started = time.perf_counter()
         train(config, progress=False)
-        print(f"{epochs} epochs, {threads} threads: {time.perf_counter() - started:.1f} s, log and checkpoints included")
+        print(
+            f"{epochs} epochs, {threads} threads: {time.perf_counter() - started:.1f} s, log and checkpoints included"
+        )
 
 
 def write_buffer(folder: Path) -> None:

@@ -3,8 +3,8 @@
     ratio = pi(a | s) / anchor(a | s)
     minimise  policy_loss(ratio, A) + value_coefficient * value_loss(V(s)) - entropy_coefficient * entropy(pi(s))
 
-with the details as in CleanRL: advantages normalised in each minibatch, values clipped, gradients clipped by their norm,
-Adam with epsilon 1e-5.
+with the details as in CleanRL: advantages normalised in each minibatch, values clipped, gradients clipped by their
+norm, Adam with epsilon 1e-5.
 
 Legend: B minibatch, F observation features, A action dimensions. Of 2A columns the first A belong to alpha and log u,
 the others to beta and log(1 - u), u being an action in the unit interval.

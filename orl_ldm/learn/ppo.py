@@ -30,7 +30,9 @@ class PPO:
 
     def __init__(self, data: Dataset, config: TrainConfig) -> None:
         if data.spec.held or data.spec.held_first:
-            raise UserError("train.hold does not go with train.algo=ppo: ratios to the logged behaviour take all actions")
+            raise UserError(
+                "train.hold does not go with train.algo=ppo: ratios to the logged behaviour take all actions"
+            )
         self.data, self.config, self.seed = data, config.ppo, config.seed
         self.epochs = self.config.epochs
         self.samples = self.config.draws * self.config.passes

@@ -1,6 +1,7 @@
 """The update by hand is the update that autograd would make, and its losses are those of the known libraries."""
 
 import copy
+from itertools import pairwise
 
 import pytest
 import torch
@@ -79,7 +80,7 @@ def test_betas_are_an_exponential_family() -> None:
 def test_gradients_of_a_network_are_autograd_s(hidden: tuple[int, ...]) -> None:
     torch.manual_seed(0)
     sizes = [3, *hidden]
-    layers = [part for i, o in zip(sizes, sizes[1:], strict=False) for part in (nn.Linear(i, o), nn.SiLU())]
+    layers = [part for i, o in pairwise(sizes) for part in (nn.Linear(i, o), nn.SiLU())]
     module = nn.Sequential(*layers, nn.Linear(sizes[-1], 2))
     twin, x, by_output = copy.deepcopy(module), torch.randn(20, 3), torch.randn(20, 2)
     flatten(module)
