@@ -21,3 +21,14 @@ def test_the_table_of_an_ldm(ldm_folder: Path, tmp_path: Path) -> None:
     )
     again = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
     assert again.split("scenes")[1] == first.split("scenes")[1]
+
+
+def test_the_tables_of_the_learners() -> None:
+    def printed(*arguments: str) -> str:
+        command = [sys.executable, "benchmarks/learners.py", *arguments, "--threads", "1"]
+        return subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+
+    rows = [line.strip("| ").split(" | ") for line in printed("speed", "--turns", "1").splitlines() if "|" in line]
+    assert [row[:2] for row in rows[2:]] == [["64", "1"], ["256", "1"]]
+    assert all(float(rate) > 0 for row in rows[2:] for rate in row[2:5])
+    assert printed("table1", "--epochs", "2").startswith("2 epochs, 1 threads: ")
