@@ -83,7 +83,7 @@ class ActorCritic:
         """Pass over the batch in each of the orders (row numbers), in minibatches; means over all of them."""
         c, seen = self.config, []
         for order in orders:
-            shuffled = [column[order].split(c.batch_size) for column in batch]
+            shuffled = [torch.split(column[order], c.batch_size) for column in batch]
             seen += [self.update(Batch(*columns)) for columns in zip(*shuffled, strict=True)]
         log_ratio, advantages, values, entropy = (torch.cat(columns) for columns in zip(*seen, strict=True))
         once = torch.cat(list(orders))

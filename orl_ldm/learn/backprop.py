@@ -30,7 +30,8 @@ def flatten(*modules: nn.Module) -> nn.Parameter:
     vector = nn.Parameter(parameters_to_vector(parameters).detach())
     vector.grad = torch.zeros_like(vector)
     sizes = [parameter.numel() for parameter in parameters]
-    for parameter, data, grad in zip(parameters, vector.data.split(sizes), vector.grad.split(sizes), strict=True):
+    datas, grads = torch.split(vector.data, sizes), torch.split(vector.grad, sizes)
+    for parameter, data, grad in zip(parameters, datas, grads, strict=True):
         parameter.data, parameter.grad = data.view_as(parameter), grad.view_as(parameter)
     return vector
 
@@ -87,6 +88,6 @@ class Adam(nn.Module):
         self._data.addcdiv_(self.mean, scale, value=-self.learning_rate / (1 - beta1**t))
 
 
-def _grad(parameter: nn.Parameter) -> Tensor:
+def _grad(parameter: Tensor) -> Tensor:
     assert parameter.grad is not None, "flatten comes first"
     return parameter.grad

@@ -95,7 +95,7 @@ def roll(stage: Stage, policy: BetaPolicy, steps: int) -> Rollout:
         unit = densities.sample(*policy.concentrations(now)).clamp(MARGIN, 1 - MARGIN)  # (E, A)
         actions = from_unit(policy.spec, unit).numpy()
         stage.observations, rewards, terminated, truncated, _ = stage.envs.step(actions)
-        stage.over = terminated | truncated
+        stage.over = np.logical_or(terminated, truncated)
         following = torch.from_numpy(stage.observations).float()
         rows.append((now, following, unit, *map(torch.from_numpy, (rewards, terminated, stage.over)), real))
     return Rollout(*(torch.stack(column) for column in zip(*rows, strict=True)))
