@@ -28,7 +28,7 @@ from orl_ldm.images.config import DataConfig
 from orl_ldm.images.pairs import Batch, load_pairs
 from orl_ldm.images.sources import ImageRef, open_images
 from orl_ldm.metrics import Contract, Metrics
-from orl_ldm.policy import BetaPolicy, load_policy, under
+from orl_ldm.policy import TrainedPolicy, load_policy, under
 from orl_ldm.reward import SETTINGS, RewardWeights, compose
 
 Advance = Callable[[str, int, int], None]
@@ -145,7 +145,7 @@ def _plan(task: Task, ldm: LDM, fixed: dict[str, FixedSchedule], same: int) -> l
     return [*m.interpolations(ldm), *networks, *alone, *projected, *solvers, *controls]
 
 
-def _dial(task: Task, ldm: LDM, network: BetaPolicy, facts: Mapping[str, Any]) -> list[m.Method]:
+def _dial(task: Task, ldm: LDM, network: TrainedPolicy, facts: Mapping[str, Any]) -> list[m.Method]:
     """The same policy at every preference of the frontier."""
     turned = []
     for words in task.config.frontier:
@@ -155,7 +155,7 @@ def _dial(task: Task, ldm: LDM, network: BetaPolicy, facts: Mapping[str, Any]) -
     return turned
 
 
-def _identity(network: BetaPolicy, task: Task, weights: RewardWeights) -> str:
+def _identity(network: TrainedPolicy, task: Task, weights: RewardWeights) -> str:
     """What a steered method's results depend on, beside LDM and images."""
     sums = {k: v.double().sum().item() for k, v in network.state_dict().items()}
     return digest(sums, asdict(task.sampler), asdict(weights) if network.spec.preference_names else {})

@@ -8,13 +8,13 @@ import torch
 from orl_ldm.buffer import Transitions
 from orl_ldm.config import digest
 from orl_ldm.learn.checkpoint import Progress
-from orl_ldm.learn.config import TrainConfig
+from orl_ldm.learn.config import CriticConfig, D3rlpyConfig, PPOConfig, TrainConfig
 from orl_ldm.learn.data import Dataset, content_digest
 
 
 def identity(config: TrainConfig, transitions: Transitions) -> str:
     """Digest of what has to be the same for a run to be the same: not where its files are, nor the device."""
-    elsewhere = {"buffers", "out", "device", "ppo" if config.algo == "critics" else "critics"}
+    elsewhere = {"buffers", "out", "device", *({"critics", "ppo", "d3rlpy"} - {config.section})}
     settings = {name: value for name, value in asdict(config).items() if name not in elsewhere}
     return digest(settings, content_digest(transitions))
 
@@ -47,7 +47,7 @@ def describe(config: TrainConfig, data: Dataset, transitions: Transitions, state
         "reward_std": data.scale,
         "estimated_reward": state.metrics["offline/estimated_reward"],
         "epochs": state.epochs,
-        "steps": state.epochs * (config.critics.steps if config.algo == "critics" else _ppo_updates(config)),
+        "steps": state.epochs * _updates(config.algorithm),
         "wall_seconds": round(state.seconds, 3),
         "alarms": state.alarms,
         "metrics": state.metrics,
@@ -56,6 +56,6 @@ def describe(config: TrainConfig, data: Dataset, transitions: Transitions, state
     }
 
 
-def _ppo_updates(config: TrainConfig) -> int:
-    """Gradient steps of one epoch of PPO."""
-    return config.ppo.passes * -(-config.ppo.draws // config.ppo.batch_size)
+def _updates(config: CriticConfig | PPOConfig | D3rlpyConfig) -> int:
+    """Gradient steps of one epoch."""
+    return config.passes * -(-config.draws // config.batch_size) if isinstance(config, PPOConfig) else config.steps
