@@ -1,8 +1,8 @@
 """Which checkpoint becomes the policy: the best by an estimate on held-out images, read pessimistically.
 
-The learner's own critics cannot judge what it learned: it climbed them. So some images of the buffer are held out of
-learning, a model of the decision process is fitted to them, and every candidate is played in it from their first
-states. A candidate replaces the accepted one when its estimate less `pessimism` standard errors is higher; otherwise
+The learner's own critics cannot judge what it learned: it climbed them. So a model of the decision process is fitted
+to what the learner sees, and every candidate is played in it from the first states of images that neither has seen; on
+those images it is also known how well the model predicts. A candidate replaces the accepted one when its estimate less `pessimism` standard errors is higher; otherwise
 the earlier one stays. No test image takes part.
 """
 
@@ -24,22 +24,22 @@ from orl_ldm.policy import Policy, Preferring, TrainedPolicy
 class Acceptance:
     """Judges candidates for a run. Without held-out data the last candidate is accepted, unjudged."""
 
-    def __init__(self, policy: TrainedPolicy, held: Dataset | None, config: JudgeConfig, seed: int) -> None:
-        self.held, self.config, self.seed = held, config, seed
+    def __init__(
+        self, policy: TrainedPolicy, learned: Dataset, held: Dataset | None, config: JudgeConfig, seed: int
+    ) -> None:
+        self.learned, self.held, self.config, self.seed = learned, held, config, seed
         self.accepted = copy.deepcopy(policy)
-        self.model = Model(held, config, seed) if held is not None else None
-        self.parts: dict[str, nn.Module] = {"accepted": self.accepted}
-        if self.model is not None:
-            self.parts["judge"] = self.model
+        self.model = Model(learned, config, seed)
+        self.parts: dict[str, nn.Module] = {"accepted": self.accepted, "judge": self.model}
 
     def begin(self) -> None:
         """Fit the judge; a run that goes on finds it in its checkpoint."""
-        if self.model is not None and self.held is not None:
-            self.model.fit(self.held, self.seed)
+        if self.held is not None:
+            self.model.fit(self.learned, self.seed)
 
     def offer(self, policy: TrainedPolicy, state: Progress) -> None:
         """Judge the policy of epoch `state.epochs` and accept or leave it; `state` is told of both."""
-        if self.model is not None and self.held is not None:
+        if self.held is not None:
             judged = estimate(self.model, judged_as(policy, self.held), self.held, self.seed)
             entry = {"epoch": state.epochs, **asdict(judged), "bound": judged.pessimistic(self.config.pessimism)}
             state.judged.append(entry)
@@ -59,14 +59,15 @@ def is_due(epoch: int, epochs: int, count: int) -> bool:
     return epoch * count // epochs > (epoch - 1) * count // epochs
 
 
-def facts(state: Progress, held: Dataset | None) -> dict[str, Any]:
+def facts(state: Progress, judge: Acceptance) -> dict[str, Any]:
     """What policy.json says of the acceptance."""
-    if held is None:
+    if judge.held is None:
         return {"accepted": {"epoch": state.accepted, "why": "the last: too few images to hold any out"}}
     best = next(entry for entry in state.judged if entry["epoch"] == state.accepted)
-    why = f"the highest bound of {len(state.judged)} checkpoints on {images(held)[1]} held-out images"
+    why = f"the highest bound of {len(state.judged)} checkpoints on {images(judge.held)[1]} held-out images"
+    explained = judge.model.explained_variance(judge.held)
     return {
-        "accepted": {**best, "why": why},
+        "accepted": {**best, "why": why, "judge_explained_variance": explained},
         "judged": state.judged,
         "estimated_reward": best["reward"],
     }

@@ -71,10 +71,10 @@ class JudgeConfig:
     candidates: PositiveInt = 20  # checkpoints that are judged, evenly spaced
     pessimism: float = 1.0  # standard errors below the estimate
     members: Annotated[int, Field(ge=2)] = 5
-    hidden: tuple[int, ...] = (128, 128)
+    hidden: tuple[int, ...] = (64, 64)
     learning_rate: PositiveFloat = 2e-3
     weight_decay: float = 0.01
-    steps: PositiveInt = 1500
+    steps: PositiveInt = 1000
     batch_size: PositiveInt = 256
 
 

@@ -24,6 +24,7 @@ from torch.optim import AdamW
 from orl_ldm.learn.config import JudgeConfig
 from orl_ldm.learn.data import Dataset
 from orl_ldm.learn.estimates import Estimate, member_weights, of_members
+from orl_ldm.learn.metrics import explained_variance
 from orl_ldm.learn.networks import Ensemble
 from orl_ldm.policy import Policy
 from orl_ldm.policy.beta import mean_action, to_unit
@@ -86,15 +87,12 @@ class Model(nn.Module):
         return outputs[..., : self.features], outputs[..., -2], outputs[..., -1]
 
     @torch.no_grad()
-    def play(self, policy: Policy, observations: Tensor, actions: Tensor | None = None) -> Tensor:
-        """Gains (M, B) in standard deviations of the policy's mean action from states (B, F); of `actions` first."""
+    def play(self, policy: Policy, observations: Tensor) -> Tensor:
+        """Gains (M, B) in standard deviations of the policy's mean action from states (B, F)."""
         s = observations.expand(self.config.members, *observations.shape)  # (M, B, F)
         weight, total = torch.ones_like(s[..., 0]), torch.zeros_like(s[..., 0])
         for step in range(self.horizon):
-            if step or actions is None:
-                a = to_unit(policy.spec, mean_action(policy, s.flatten(0, 1))).view(*s.shape[:-1], -1)
-            else:
-                a = actions.expand(self.config.members, *actions.shape)
+            a = to_unit(policy.spec, mean_action(policy, s.flatten(0, 1))).view(*s.shape[:-1], -1)  # (M, B, A)
             change, end, gain = self.split(self.net.outputs(self.inputs(s, a)))
             p = torch.ones_like(end) if step == self.horizon - 1 else end.sigmoid()
             total = total + weight * p * gain
@@ -103,6 +101,13 @@ class Model(nn.Module):
                 break
             s = (s + change * self.change).clamp(self.low, self.high)
         return total
+
+    @torch.no_grad()
+    def explained_variance(self, data: Dataset) -> float:
+        """How well gains are predicted from the last decision of each episode of other data."""
+        rows = last(data)
+        _, _, gain = self.split(self.net.outputs(self.inputs(data.observations[rows], data.actions[rows])))
+        return explained_variance(gain.mean(0), returns(data))
 
 
 def estimate(model: Model, policy: Policy, data: Dataset, seed: int) -> Estimate:

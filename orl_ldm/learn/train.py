@@ -73,13 +73,13 @@ def train(config: TrainConfig, progress: bool = True) -> Path:
         seed_start(config.seed)
         learned, held = split(data, config.judge.held_out)
         learner: Learner = ALGORITHMS[config.section](learned, config)
-        judge = Acceptance(learner.policy, held, config.judge, config.seed)
+        judge = Acceptance(learner.policy, learned, held, config.judge, config.seed)
         parts = {**learner.parts, **judge.parts}
         state = resume(out / "checkpoint.safetensors", parts, learner.epochs, run_digest, console)
         if not state.epochs:
             judge.begin()
         learn(learner, judge, parts, state, config, console)
-    facts = describe(config, data, transitions, state) | acceptance.facts(state, held)
+    facts = describe(config, data, transitions, state) | acceptance.facts(state, judge)
     save_policy(judge.accepted.cpu(), out / "policy", facts)
     console.print(f"{out / 'policy'}: {acceptance.sentence(facts)}, after {state.seconds:.0f} s")
     return out / "policy"
