@@ -2,8 +2,8 @@
 
 The learner's own critics cannot judge what it learned: it climbed them. So a model of the decision process is fitted
 to what the learner sees, and every candidate is played in it from the first states of images that neither has seen; on
-those images it is also known how well the model predicts. A candidate replaces the accepted one when its estimate less `pessimism` standard errors is higher; otherwise
-the earlier one stays. No test image takes part.
+those images it is also known how well the model predicts. A candidate replaces the accepted one when its estimate less
+`pessimism` standard errors is higher; otherwise the earlier one stays. No test image takes part.
 """
 
 import copy
@@ -11,12 +11,14 @@ from collections.abc import Mapping
 from dataclasses import asdict, astuple
 from typing import Any
 
+import torch
 from torch import nn
 
 from orl_ldm.learn.checkpoint import Progress
 from orl_ldm.learn.config import JudgeConfig
 from orl_ldm.learn.data import Dataset
 from orl_ldm.learn.estimates import images
+from orl_ldm.learn.metrics import Metrics, spread
 from orl_ldm.learn.model import Model, estimate
 from orl_ldm.policy import Policy, Preferring, TrainedPolicy
 
@@ -36,6 +38,14 @@ class Acceptance:
         """Fit the judge; a run that goes on finds it in its checkpoint."""
         if self.held is not None:
             self.model.fit(self.learned, self.seed)
+
+    @torch.no_grad()
+    def habits(self, policy: TrainedPolicy) -> Metrics:
+        """How spread and how saturated the policy's actions are in the states that it learns from."""
+        spec, data = policy.spec, self.learned
+        free = [value is None for value in spec.held] or [True] * len(spec.action_names)
+        names = [name if is_free else "" for name, is_free in zip(spec.action_names, free, strict=True)]
+        return spread(*judged_as(policy, data).concentrations(data.observations), names)
 
     def offer(self, policy: TrainedPolicy, state: Progress) -> None:
         """Judge the policy of epoch `state.epochs` and accept or leave it; `state` is told of both."""

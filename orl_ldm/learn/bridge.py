@@ -31,13 +31,14 @@ class D3rlpy:
     """State of a run; `epoch` does the learning."""
 
     def __init__(self, data: Dataset, config: TrainConfig) -> None:
-        """Raises UserError without d3rlpy, and for a dial: its algorithms learn for one reward."""
+        """Raises UserError without d3rlpy, and for settings that its algorithms cannot follow."""
         try:
             import d3rlpy
         except ImportError:
             raise UserError(f"train.algo = {config.algo!r} needs the extra: pip install 'orl-ldm[d3rlpy]'") from None
-        if config.dial:
-            raise UserError(f"train.algo = {config.algo!r} has no dial: set train.dial=false, or train.algo=critics")
+        for setting in ("dial", "hide", "hold", "hold_first"):
+            if getattr(config, setting):
+                raise UserError(f"train.algo = {config.algo!r} knows no train.{setting}: leave it out, or use critics")
         self.data, self.config, self.seed = data, config.d3rlpy, config.seed
         self.epochs = self.config.epochs
         self.samples = self.config.steps * self.config.batch_size

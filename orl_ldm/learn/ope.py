@@ -16,13 +16,6 @@ from orl_ldm.learn.importance import weighted_importance
 from orl_ldm.learn.model import Model, estimate
 from orl_ldm.policy import Policy, load_policy
 
-#: Columns of an estimator `name`: name, name_low, name_high.
-ESTIMATORS: Mapping[str, str] = {
-    "model": "a model of the process, played",
-    "fqe": "fitted Q evaluation",
-    "wis": "weighted importance sampling",
-}
-
 
 def checkpoints(runs: Sequence[str]) -> dict[str, Path]:
     """Name -> folder of every checkpoint that training runs kept. Raises UserError when a run has kept none."""
@@ -39,6 +32,9 @@ def estimates(
     config: TrainConfig, folders: Mapping[str, Path], advance: Callable[[int, int], None] = lambda done, total: None
 ) -> tuple[pd.DataFrame, frozenset[int]]:
     """(a row for each checkpoint, ids of the held-out images that the estimates are of).
+
+    The columns of an estimator `name` (model, fqe, wis) are name, name_low and name_high. WIS is of the stochastic
+    policy, the others are of its mean action.
 
     Raises UserError when no images are held out, and for policies that do not fit the buffer.
     """

@@ -95,7 +95,7 @@ def learn(
         task = bar.add_task("training", total=learner.epochs, completed=state.epochs, reward=float("nan"))
         while state.epochs < learner.epochs:
             begin = time.monotonic()
-            metrics = learner.epoch(state.epochs)
+            metrics = learner.epoch(state.epochs) | judge.habits(learner.policy)
             if broken := not_finite(metrics):
                 raise UserError(_diverged(broken[0], metrics, state, path))
             seconds = time.monotonic() - begin
