@@ -27,8 +27,8 @@ ALARMS: dict[str, tuple[Callable[[float], bool], str]] = {
         "most mean actions of one dimension lie at its bound; widen the action's range or look at the buffer",
     ),
     "policy/at_limit": (
-        lambda x: x > 0.5,
-        "most concentrations of one dimension are at their lower limit: its means cannot move on",
+        lambda x: x > 0.9,
+        "nearly all concentrations of one dimension are at their lower limit; doubt what was learned of it",
     ),
     "offline/largest_ratio": (lambda x: x > 1e4, "a few transitions outweigh all others; doubt the estimated reward"),
 }
