@@ -31,7 +31,6 @@ def loop(name: str, rounds: int, rollouts: int, gain: float, settings: Sequence[
             shown = " ".join(f"--set {shell(setting)}" for setting in [*settings, *own])
             console.print(f"round {number}: orl-ldm {command} {name} {shown}", highlight=False, soft_wrap=True)
             stage(name, [*settings, *own], console)
-        # of the accepted checkpoint on held-out images, which are the same in every round
         estimates.append(float(load_policy(Path(trained(pipeline, number)) / "policy")[1]["estimated_reward"]))
         if number and estimates[-1] < max(estimates[:-1]) + gain:
             break

@@ -69,8 +69,11 @@ def is_due(epoch: int, epochs: int, count: int) -> bool:
     return epoch * count // epochs > (epoch - 1) * count // epochs
 
 
-def facts(state: Progress, judge: Acceptance) -> dict[str, Any]:
-    """What policy.json says of the acceptance."""
+def facts(state: Progress, judge: Acceptance, behaviour: float) -> dict[str, Any]:
+    """What policy.json says of the acceptance; `behaviour` is the mean reward of the whole buffer.
+
+    The estimated reward is that plus the gain on held-out images, which may be easier or harder than the others.
+    """
     if judge.held is None:
         return {"accepted": {"epoch": state.accepted, "why": "the last: too few images to hold any out"}}
     best = next(entry for entry in state.judged if entry["epoch"] == state.accepted)
@@ -79,7 +82,7 @@ def facts(state: Progress, judge: Acceptance) -> dict[str, Any]:
     return {
         "accepted": {**best, "why": why, "judge_explained_variance": explained},
         "judged": state.judged,
-        "estimated_reward": best["reward"],
+        "estimated_reward": behaviour + best["reward"] - best["behavior"],
     }
 
 

@@ -76,6 +76,7 @@ class JudgeConfig:
     weight_decay: float = 0.01
     steps: PositiveInt = 1000
     batch_size: PositiveInt = 256
+    fqe_steps: PositiveInt = 1500  # of `orl-ldm ope`, for each checkpoint
 
 
 @dataclass(frozen=True)

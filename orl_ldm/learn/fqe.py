@@ -47,8 +47,8 @@ def fitted_q(
     now, later = inputs(data.observations, data.actions), inputs(data.next_observations, following)
     weights = member_weights(data, config.members, seed)  # (M, N)
     optimizer = AdamW(q.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True)
-    for step in range(steps):
-        optimizer.param_groups[0]["lr"] = config.learning_rate * 0.5 * (1 + math.cos(math.pi * step / steps))
+    for step in range(config.fqe_steps):
+        optimizer.param_groups[0]["lr"] = config.learning_rate * 0.5 * (1 + math.cos(math.pi * step / config.fqe_steps))
         rows = torch.from_numpy(stream(seed, "judge", 1, step).integers(len(data), size=config.batch_size)).to(device)
         with torch.no_grad():
             y = data.rewards[rows] + torch.where(data.ends[rows], 0.0, target(later[rows]))  # (M, B)

@@ -79,7 +79,8 @@ def train(config: TrainConfig, progress: bool = True) -> Path:
         if not state.epochs:
             judge.begin()
         learn(learner, judge, parts, state, config, console)
-    facts = describe(config, data, transitions, state) | acceptance.facts(state, judge)
+    facts = describe(config, data, transitions, state)
+    facts |= acceptance.facts(state, judge, facts["behavior_reward"])
     save_policy(judge.accepted.cpu(), out / "policy", facts)
     console.print(f"{out / 'policy'}: {acceptance.sentence(facts)}, after {state.seconds:.0f} s")
     return out / "policy"
