@@ -27,9 +27,7 @@ from orl_ldm.streams import stream
 POLYAK = 0.01
 
 
-def fitted_q(
-    policy: Policy, fitted: Dataset, judged: Dataset, config: JudgeConfig, seed: int, steps: int = 3000
-) -> Estimate:
+def fitted_q(policy: Policy, fitted: Dataset, judged: Dataset, config: JudgeConfig, seed: int) -> Estimate:
     """The policy's reward on the images of `judged`, from Q-functions fitted to `fitted`."""
     data, device = fitted, fitted.rewards.device
     mean, std = data.observations.mean(0), data.observations.std(0).clamp(min=1e-6)

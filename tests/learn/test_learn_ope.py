@@ -26,7 +26,7 @@ from orl_ldm.learn.model import Model, estimate
 from orl_ldm.learn.ope import checkpoints, estimates
 from orl_ldm.policy import BetaPolicy, BroadPolicy, load_policy
 
-JUDGE = JudgeConfig(hidden=(32, 32), steps=800)
+JUDGE = JudgeConfig(hidden=(32, 32), steps=800, fqe_steps=800)
 #: Means of (go, aim), from stopping at once to going on with ever better aim.
 PLANS = [(0.3, 0.5), (0.8, 0.05), (0.8, 0.95), (0.8, 0.2), (0.8, 0.4), (0.8, 0.5)]
 
@@ -49,7 +49,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> TrainConfig:
         hidden=(16, 16),
         device="cpu",
         critics=CriticConfig(critic_hidden=(16, 16), batch_size=64, epochs=6, steps=5),
-        judge=replace(JUDGE, held_out=0.3),
+        judge=replace(JUDGE, held_out=0.3, fqe_steps=50),
     )
 
 
