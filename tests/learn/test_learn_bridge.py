@@ -88,7 +88,7 @@ def test_td3_plus_bc_aims_better_than_the_behaviour(tmp_path: Path) -> None:
         str(tmp_path / "run"),
         "d3rlpy-td3plusbc",
         weights=toys.WEIGHTS,
-        d3rlpy=D3rlpyConfig(epochs=8),
+        d3rlpy=D3rlpyConfig(epochs=5),
     )
     assert toys.play(toy, load_policy(train(config, progress=False))[0]) > behaviour + 0.3
 

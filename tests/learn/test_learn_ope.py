@@ -26,7 +26,7 @@ from orl_ldm.learn.model import Model, estimate
 from orl_ldm.learn.ope import checkpoints, estimates
 from orl_ldm.policy import BetaPolicy, BroadPolicy, load_policy
 
-JUDGE = JudgeConfig(hidden=(32, 32), steps=800, fqe_steps=800)
+JUDGE = JudgeConfig(hidden=(32, 32), steps=800, fqe_steps=500)
 #: Means of (go, aim), from stopping at once to going on with ever better aim.
 PLANS = [(0.3, 0.5), (0.8, 0.05), (0.8, 0.95), (0.8, 0.2), (0.8, 0.4), (0.8, 0.5)]
 
