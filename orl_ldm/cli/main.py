@@ -80,6 +80,24 @@ def loop(
 
 
 @app.command()
+def ope(
+    pipeline: PipelineArgument = "demo",
+    run: Annotated[
+        list[str], typer.Option(help="A training folder with checkpoints; repeatable. Else that of the pipeline.")
+    ] = [],  # noqa: B006
+    images: Annotated[
+        int, typer.Option(help="Replay on so many training images: the held-out ones, then ones never logged.", min=0)
+    ] = 0,
+    replay: Annotated[bool, typer.Option(help="Replay with the LDM, beside the estimates.")] = True,
+    settings: SetOption = [],  # noqa: B006
+) -> None:
+    """Off-policy evaluation: estimate the checkpoints of training (train.keep_checkpoints=20) and replay them."""
+    from orl_ldm.cli.ope import ope
+
+    ope(pipeline, run, images, replay, settings, console)
+
+
+@app.command()
 def report(pipeline: PipelineArgument = "demo", settings: SetOption = []) -> None:  # noqa: B006
     """Write tables, figures and the HTML page of an evaluation again."""
     from orl_ldm.cli import stages

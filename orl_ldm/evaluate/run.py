@@ -28,7 +28,7 @@ from orl_ldm.images.config import DataConfig
 from orl_ldm.images.pairs import Batch, load_pairs
 from orl_ldm.images.sources import ImageRef, open_images
 from orl_ldm.metrics import Contract, Metrics
-from orl_ldm.policy import BetaPolicy, load_policy, under
+from orl_ldm.policy import TrainedPolicy, load_policy, under
 from orl_ldm.reward import SETTINGS, RewardWeights, compose
 
 Advance = Callable[[str, int, int], None]
@@ -81,7 +81,7 @@ def evaluate(task: Task, advance: Advance = lambda what, done, total: None) -> P
     episodes = config.search_episodes or int(facts["episodes"])
     fixed = {f"best fixed {kind}": _best_fixed(task, ldm, metrics, weights, episodes, kind, advance) for kind in STARTS}
     best = max(fixed, key=lambda name: fixed[name][1])  # by its reward on training images
-    steered = m.steered(ldm, policy, _identity(network, task, weights), task.sampler, config.seed)
+    steered = m.steered(ldm, policy, identity(network, task.sampler, weights), task.sampler, config.seed)
     scores = {steered.name: runner.score(steered)}
     turned = _dial(task, ldm, network, facts)
     same = max(1, round(float(scores[steered.name].nfe.mean())))
@@ -145,20 +145,20 @@ def _plan(task: Task, ldm: LDM, fixed: dict[str, FixedSchedule], same: int) -> l
     return [*m.interpolations(ldm), *networks, *alone, *projected, *solvers, *controls]
 
 
-def _dial(task: Task, ldm: LDM, network: BetaPolicy, facts: Mapping[str, Any]) -> list[m.Method]:
+def _dial(task: Task, ldm: LDM, network: TrainedPolicy, facts: Mapping[str, Any]) -> list[m.Method]:
     """The same policy at every preference of the frontier."""
     turned = []
     for words in task.config.frontier:
         policy, weights = under(network, facts, words, f"the policy in {str(task.policy)!r}")
-        method = m.steered(ldm, policy, _identity(network, task, weights), task.sampler, task.config.seed)
+        method = m.steered(ldm, policy, identity(network, task.sampler, weights), task.sampler, task.config.seed)
         turned.append(replace(method, name=f"steered, prefer {words}"))
     return turned
 
 
-def _identity(network: BetaPolicy, task: Task, weights: RewardWeights) -> str:
+def identity(network: TrainedPolicy, sampler: SamplerConfig, weights: RewardWeights) -> str:
     """What a steered method's results depend on, beside LDM and images."""
     sums = {k: v.double().sum().item() for k, v in network.state_dict().items()}
-    return digest(sums, asdict(task.sampler), asdict(weights) if network.spec.preference_names else {})
+    return digest(sums, asdict(sampler), asdict(weights) if network.spec.preference_names else {})
 
 
 def _best_fixed(

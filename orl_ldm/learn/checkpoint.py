@@ -30,6 +30,8 @@ class Progress:
     seconds: float = 0.0
     metrics: dict[str, float] = field(default_factory=dict)  # of the last epoch
     alarms: dict[str, int] = field(default_factory=dict)  # metric -> epochs in which it was alarming
+    accepted: int = 0  # epoch of the checkpoint that is accepted so far
+    judged: list[dict[str, float]] = field(default_factory=list)  # one entry for each candidate, in order
 
 
 def save(path: Path, parts: Parts, progress: Progress) -> None:

@@ -1,4 +1,4 @@
-"""What a training run is: its buffers, its reward, and its algorithm."""
+"""What a training run is: its buffers, its reward, its algorithm, and how what it learns is judged."""
 
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
@@ -73,6 +73,39 @@ class BPPOConfig:
 
 
 @dataclass(frozen=True)
+class D3rlpyConfig:
+    """d3rlpy's algorithms (see orl_ldm.learn.bridge); what is not here is at d3rlpy's own defaults."""
+
+    __pydantic_config__ = STRICT
+
+    gamma: float = 1.0
+    epochs: PositiveInt = 40
+    steps: PositiveInt = 100  # gradient steps of an epoch
+    batch_size: PositiveInt = 256
+
+
+AlgorithmConfig = CriticConfig | PPOConfig | BPPOConfig | D3rlpyConfig
+
+
+@dataclass(frozen=True)
+class JudgeConfig:
+    """How policies are judged offline, on images that are held out of learning (see orl_ldm.learn.acceptance)."""
+
+    __pydantic_config__ = STRICT
+
+    held_out: Annotated[float, Field(ge=0, lt=1)] = 0.15  # share of the images; 0 accepts the last checkpoint
+    candidates: PositiveInt = 20  # checkpoints that are judged, evenly spaced
+    pessimism: float = 1.0  # standard errors below the estimate
+    members: Annotated[int, Field(ge=2)] = 5
+    hidden: tuple[int, ...] = (64, 64)
+    learning_rate: PositiveFloat = 2e-3
+    weight_decay: float = 0.01
+    steps: PositiveInt = 1000
+    batch_size: PositiveInt = 256
+    fqe_steps: PositiveInt = 1500  # of `orl-ldm ope`, for each checkpoint
+
+
+@dataclass(frozen=True)
 class TrainConfig:
     """A whole training run. `weights`, where given, replace those of the named reward setting."""
 
@@ -80,7 +113,9 @@ class TrainConfig:
 
     buffers: tuple[str, ...]
     out: str
-    algo: Literal["critics", "ppo", "bppo"] = "critics"
+    algo: Literal[
+        "critics", "ppo", "bppo", "d3rlpy-bc", "d3rlpy-awac", "d3rlpy-td3plusbc", "d3rlpy-iql", "d3rlpy-cql"
+    ] = "critics"
     setting: str = "balanced"
     weights: RewardWeights | None = None
     #: One policy for all weights: they become a part of what it observes. `setting` is then what it is judged by.
@@ -97,14 +132,22 @@ class TrainConfig:
     hidden: tuple[int, ...] = (128, 128)  # of the policy and of PPO's value network
     seed: int = 42
     device: str = "auto"
+    keep_checkpoints: int = 0  # policies kept in <out>/checkpoints, evenly spaced, for `orl-ldm ope`
+    judge: JudgeConfig = field(default_factory=JudgeConfig)
     critics: CriticConfig = field(default_factory=CriticConfig)
     ppo: PPOConfig = field(default_factory=PPOConfig)
     bppo: BPPOConfig = field(default_factory=BPPOConfig)
+    d3rlpy: D3rlpyConfig = field(default_factory=D3rlpyConfig)
 
     @property
-    def algorithm(self) -> CriticConfig | PPOConfig | BPPOConfig:
+    def algorithm(self) -> AlgorithmConfig:
         """The section of the algorithm in force."""
-        return getattr(self, self.algo)  # type: ignore[no-any-return]
+        return getattr(self, self.section)  # type: ignore[no-any-return]
+
+    @property
+    def section(self) -> str:
+        """Its name."""
+        return self.algo.split("-")[0]
 
     def reward_weights(self) -> RewardWeights:
         """The weights in force. Raises UserError for an unknown setting."""

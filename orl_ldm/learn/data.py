@@ -40,6 +40,7 @@ class Dataset:
     next_observations: Tensor  # (N, F), a state's own where it is the last
     episode: Tensor  # (N,) 0 .. E - 1
     starts: Tensor  # (E,) first transition of each episode
+    image: Tensor  # (E,) id of each episode's image
     episode_rewards: Tensor  # (E,) as composed from the raw terms
     offsets: Tensor  # (E,) what the learned reward leaves out: reward = offset + scale * (sum of `rewards`)
     scale: float
@@ -115,6 +116,7 @@ def prepare(transitions: Transitions, config: TrainConfig, device: torch.device)
         next_observations=observations[following],
         episode=torch.from_numpy(np.repeat(np.arange(len(starts)), stops - starts)),
         starts=torch.from_numpy(starts),
+        image=torch.from_numpy(images),
         episode_rewards=torch.from_numpy(reward).float(),
         offsets=(torch.from_numpy(baseline) + potential[starts]).float(),
         scale=scale,

@@ -8,13 +8,13 @@ import torch
 from orl_ldm.buffer import Transitions
 from orl_ldm.config import digest
 from orl_ldm.learn.checkpoint import Progress
-from orl_ldm.learn.config import BPPOConfig, CriticConfig, PPOConfig, TrainConfig
+from orl_ldm.learn.config import AlgorithmConfig, PPOConfig, TrainConfig
 from orl_ldm.learn.data import Dataset, content_digest
 
 
 def identity(config: TrainConfig, transitions: Transitions) -> str:
     """Digest of what has to be the same for a run to be the same: not where its files are, nor the device."""
-    elsewhere = {"buffers", "out", "device", *({"critics", "ppo", "bppo"} - {config.algo})}
+    elsewhere = {"buffers", "out", "device", *({"critics", "ppo", "bppo", "d3rlpy"} - {config.section})}
     settings = {name: value for name, value in asdict(config).items() if name not in elsewhere}
     return digest(settings, content_digest(transitions))
 
@@ -56,6 +56,6 @@ def describe(config: TrainConfig, data: Dataset, transitions: Transitions, state
     }
 
 
-def _updates(config: CriticConfig | PPOConfig | BPPOConfig) -> int:
+def _updates(config: AlgorithmConfig) -> int:
     """Gradient steps of one epoch."""
     return config.passes * -(-config.draws // config.batch_size) if isinstance(config, PPOConfig) else config.steps

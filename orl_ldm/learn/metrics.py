@@ -4,10 +4,12 @@ Legend: N transitions, E episodes.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
+
+from orl_ldm.learn import densities
 
 Metrics = dict[str, float]
 
@@ -19,6 +21,14 @@ ALARMS: dict[str, tuple[Callable[[float], bool], str]] = {
     "offline/effective_sample_size": (
         lambda x: x < 0.002,
         "hardly any logged action is like the policy's; doubt its estimated reward, or collect a round with it",
+    ),
+    "policy/saturation": (
+        lambda x: x > 0.5,
+        "most mean actions of one dimension lie at its bound; widen the action's range or look at the buffer",
+    ),
+    "policy/at_limit": (
+        lambda x: x > 0.9,
+        "nearly all concentrations of one dimension are at their lower limit; doubt what was learned of it",
     ),
     "offline/largest_ratio": (lambda x: x > 1e4, "a few transitions outweigh all others; doubt the estimated reward"),
 }
@@ -54,6 +64,21 @@ def importance(log_ratio: Tensor) -> Metrics:
         "offline/effective_sample_size": float(weights.sum() ** 2 / weights.square().sum() / len(weights)),
         "offline/largest_ratio": float(log_ratio.max().double().clamp(max=700).exp()),
     }
+
+
+def spread(alpha: Tensor, beta: Tensor, names: Sequence[str]) -> Metrics:
+    """What the Betas of free actions look like, from concentrations (N, A) of the actions `names`, "" where held.
+
+    An entropy for each action, in nats of the unit interval; and, of the worst action, the share of means within 2 % of
+    a bound, and that of concentrations within 0.01 of 1, which is as low as a BetaPolicy's go.
+    """
+    free = [i for i, name in enumerate(names) if name]
+    mean = alpha / (alpha + beta)
+    entropy = {f"policy/entropy_{names[i]}": float(densities.entropy(alpha[:, [i]], beta[:, [i]]).mean()) for i in free}
+    near = ((mean < 0.02) | (mean > 0.98)).double().mean(0)[free]  # (free,)
+    low = (((alpha - 1).abs() < 0.01) | ((beta - 1).abs() < 0.01)).double().mean(0)[free]  # (free,)
+    worst = {"policy/saturation": near, "policy/at_limit": low}
+    return entropy | {name: float(share.max()) if free else 0.0 for name, share in worst.items()}
 
 
 def weighted_reward(log_ratio: Tensor, episode: Tensor, rewards: Tensor) -> float:

@@ -1,6 +1,6 @@
 """Networks that judge: a value network, and an ensemble of Q-networks that costs about as much as one.
 
-Legend: M critics, B batch, F observation features, A action dimensions, H hidden units.
+Legend: M critics, B batch, F observation features, A action dimensions, H hidden units, O outputs.
 """
 
 from collections.abc import Sequence
@@ -26,22 +26,30 @@ class Ensemble(nn.Module):
     that the buffer does not hold, without which bootstrapping runs away (Ball et al. 2023, RLPD).
     """
 
-    def __init__(self, members: int, inputs: int, hidden: Sequence[int]) -> None:
+    def __init__(self, members: int, inputs: int, hidden: Sequence[int], outputs: int = 1) -> None:
         super().__init__()
         self.weights, self.biases = nn.ParameterList(), nn.ParameterList()
-        for i, o in pairwise([inputs, *hidden, 1]):
+        for i, o in pairwise([inputs, *hidden, outputs]):
             bound = i**-0.5  # as nn.Linear starts
             self.weights.append(nn.Parameter(torch.empty(members, i, o).uniform_(-bound, bound)))
             self.biases.append(nn.Parameter(torch.empty(members, 1, o).uniform_(-bound, bound)))
 
     def forward(self, x: Tensor) -> Tensor:
         """Values (M, B) of inputs (B, F + A), or (B, F)."""
-        *layers, (last, offset) = zip(self.weights, self.biases, strict=True)
-        h = x.expand(len(last), *x.shape)  # (M, B, F + A)
-        for weight, bias in layers:
-            h = F.silu(F.layer_norm(torch.baddbmm(bias, h, weight), weight.shape[-1:]))  # (M, B, H)
-        q: Tensor = (h * last.mT).sum(-1) + offset.squeeze(-1)  # (M, B): slow as a product with one column
+        h = self.hidden(x)  # (M, B, H)
+        q: Tensor = (h * self.weights[-1].mT).sum(-1) + self.biases[-1].squeeze(-1)  # slow as a product with one column
         return q
+
+    def outputs(self, x: Tensor) -> Tensor:
+        """All outputs (M, B, O) of inputs (B, F + A), or of inputs of each member's own (M, B, F + A)."""
+        return torch.baddbmm(self.biases[-1], self.hidden(x), self.weights[-1])
+
+    def hidden(self, x: Tensor) -> Tensor:
+        """The last hidden layer (M, B, H)."""
+        h = x.expand(len(self.weights[0]), *x.shape[-2:])  # (M, B, F + A)
+        for weight, bias in zip(self.weights[:-1], self.biases[:-1], strict=True):
+            h = F.silu(F.layer_norm(torch.baddbmm(bias, h, weight), weight.shape[-1:]))
+        return h
 
 
 def pessimistic(q: Tensor, deviations: float) -> Tensor:

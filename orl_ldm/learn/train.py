@@ -1,6 +1,7 @@
 """A training run: buffers in; a policy, metrics and a checkpoint out."""
 
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Protocol
 
@@ -13,18 +14,21 @@ from torch.optim import Optimizer
 
 from orl_ldm.errors import UserError
 from orl_ldm.interrupt import Interrupt
-from orl_ldm.learn import checkpoint
+from orl_ldm.learn import acceptance, checkpoint
+from orl_ldm.learn.acceptance import Acceptance, is_due
 from orl_ldm.learn.bppo import BPPO
+from orl_ldm.learn.bridge import D3rlpy
 from orl_ldm.learn.checkpoint import Progress
 from orl_ldm.learn.config import TrainConfig
 from orl_ldm.learn.critics import Critics
 from orl_ldm.learn.data import load
 from orl_ldm.learn.facts import describe, identity
+from orl_ldm.learn.holdout import split
 from orl_ldm.learn.log import Log
 from orl_ldm.learn.metrics import Metrics, alarms, not_finite
 from orl_ldm.learn.ppo import PPO
 from orl_ldm.learn.randomness import seed_start
-from orl_ldm.policy import BetaPolicy, load_policy, save_policy
+from orl_ldm.policy import TrainedPolicy, load_policy, save_policy
 
 #: At most this much work is lost to a kill that cannot be caught.
 CHECKPOINT_SECONDS = 10.0
@@ -33,15 +37,22 @@ CHECKPOINT_SECONDS = 10.0
 class Learner(Protocol):
     """An algorithm between two epochs. `parts` is all of its state, `samples` what it learns from in one epoch."""
 
-    policy: BetaPolicy
     parts: dict[str, nn.Module | Optimizer]
     epochs: int
     samples: int
 
+    @property
+    def policy(self) -> TrainedPolicy: ...
+
     def epoch(self, index: int) -> Metrics: ...
 
 
-ALGORITHMS: dict[str, type[Critics] | type[PPO] | type[BPPO]] = {"critics": Critics, "ppo": PPO, "bppo": BPPO}
+ALGORITHMS: dict[str, type[Critics] | type[PPO] | type[BPPO] | type[D3rlpy]] = {
+    "critics": Critics,
+    "ppo": PPO,
+    "bppo": BPPO,
+    "d3rlpy": D3rlpy,
+}
 
 
 def train(config: TrainConfig, progress: bool = True) -> Path:
@@ -66,32 +77,42 @@ def train(config: TrainConfig, progress: bool = True) -> Path:
     out.mkdir(parents=True, exist_ok=True)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         seed_start(config.seed)
-        learner: Learner = ALGORITHMS[config.algo](data, config)
-        state = resume(out / "checkpoint.safetensors", learner, run_digest, console)
-        learn(learner, state, out, console)
+        learned, held = split(data, config.judge.held_out)
+        learner: Learner = ALGORITHMS[config.section](learned, config)
+        judge = Acceptance(learner.policy, learned, held, config.judge, config.seed)
+        parts = {**learner.parts, **judge.parts}
+        state = resume(out / "checkpoint.safetensors", parts, learner.epochs, run_digest, console)
+        if not state.epochs:
+            judge.begin()
+        learn(learner, judge, parts, state, config, console)
     facts = describe(config, data, transitions, state)
-    save_policy(learner.policy.cpu(), out / "policy", facts)
-    reward = state.metrics["offline/estimated_reward"]
-    behaviour = facts["behavior_reward"]
-    console.print(
-        f"{out / 'policy'}: estimated reward {reward:.4f} (behaviour {behaviour:.4f}) after {state.seconds:.0f} s"
-    )
+    facts |= acceptance.facts(state, judge, facts["behavior_reward"])
+    save_policy(judge.accepted.cpu(), out / "policy", facts)
+    console.print(f"{out / 'policy'}: {acceptance.sentence(facts)}, after {state.seconds:.0f} s")
     return out / "policy"
 
 
-def learn(learner: Learner, state: Progress, out: Path, console: Console) -> None:
+def learn(
+    learner: Learner, judge: Acceptance, parts: checkpoint.Parts, state: Progress, config: TrainConfig, console: Console
+) -> None:
     """Run the epochs that remain. `state` and the checkpoint advance together; a signal stops between two epochs."""
+    out = Path(config.out)
     path, saved = out / "checkpoint.safetensors", time.monotonic()
     with Interrupt() as interrupt, Log(out, state.epochs) as log, _bar(console) as bar:
         task = bar.add_task("training", total=learner.epochs, completed=state.epochs, reward=float("nan"))
         while state.epochs < learner.epochs:
             begin = time.monotonic()
-            metrics = learner.epoch(state.epochs)
+            metrics = learner.epoch(state.epochs) | judge.habits(learner.policy)
             if broken := not_finite(metrics):
                 raise UserError(_diverged(broken[0], metrics, state, path))
             seconds = time.monotonic() - begin
             metrics["charts/SPS"] = learner.samples / seconds
             state.epochs, state.seconds, state.metrics = state.epochs + 1, state.seconds + seconds, metrics
+            if is_due(state.epochs, learner.epochs, config.judge.candidates):
+                judge.offer(learner.policy, state)
+            if is_due(state.epochs, learner.epochs, config.keep_checkpoints):
+                kept = {"epoch": state.epochs, "weights": asdict(config.reward_weights()), "digest": state.digest}
+                save_policy(learner.policy, out / "checkpoints" / f"epoch-{state.epochs:05d}", kept)
             log.write(state.epochs, metrics)
             bar.update(task, advance=1, reward=metrics["offline/estimated_reward"])
             for name, sentence in alarms(metrics).items():
@@ -100,23 +121,23 @@ def learn(learner: Learner, state: Progress, out: Path, console: Console) -> Non
                     console.print(f"alarm in epoch {state.epochs}: {sentence}", style="yellow")
             last = state.epochs == learner.epochs
             if last or interrupt.received or time.monotonic() - saved > CHECKPOINT_SECONDS:
-                checkpoint.save(path, learner.parts, state)
+                checkpoint.save(path, parts, state)
                 saved = time.monotonic()
             if interrupt.received:
                 console.print(f"stopped after epoch {state.epochs} of {learner.epochs}; the same command goes on there")
                 interrupt.act()
 
 
-def resume(path: Path, learner: Learner, run_digest: str, console: Console) -> Progress:
-    """The progress of the run's checkpoint, restored into `learner`; that of a new run where there is none."""
+def resume(path: Path, parts: checkpoint.Parts, epochs: int, run_digest: str, console: Console) -> Progress:
+    """The progress of the run's checkpoint, restored into `parts`; that of a new run where there is none."""
     if not path.exists():
         return Progress(run_digest)
-    state = checkpoint.load(path, learner.parts, run_digest)
+    state = checkpoint.load(path, parts, run_digest)
     if state is None:
         console.print(f"{path} is of another configuration or other data: training starts anew")
         path.unlink()
         return Progress(run_digest)
-    console.print(f"going on after epoch {state.epochs} of {learner.epochs}")
+    console.print(f"going on after epoch {state.epochs} of {epochs}")
     return state
 
 

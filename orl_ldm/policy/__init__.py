@@ -1,9 +1,10 @@
 """Policies: what an action is, the Beta policy network, and its files."""
 
 from orl_ldm.policy.beta import BetaPolicy, BroadPolicy, Explorer, Policy
-from orl_ldm.policy.files import load_policy, save_policy
+from orl_ldm.policy.files import TrainedPolicy, load_policy, save_policy
 from orl_ldm.policy.preferring import Preferring, under
 from orl_ldm.policy.spec import PolicySpec
+from orl_ldm.policy.squashed import SquashedPolicy
 
 __all__ = [
     "BetaPolicy",
@@ -12,6 +13,8 @@ __all__ = [
     "Policy",
     "PolicySpec",
     "Preferring",
+    "SquashedPolicy",
+    "TrainedPolicy",
     "load_policy",
     "save_policy",
     "under",

@@ -11,24 +11,38 @@ from safetensors.torch import load_file, save_file
 from orl_ldm.errors import UserError
 from orl_ldm.policy.beta import BetaPolicy
 from orl_ldm.policy.spec import PolicySpec
+from orl_ldm.policy.squashed import SquashedPolicy
 
-FORMAT = 1
+TrainedPolicy = BetaPolicy | SquashedPolicy
+
+#: Format 1 had no `kind`: it is a BetaPolicy.
+FORMATS = (1, 2)
+
+#: `kind` in policy.json -> its class.
+KINDS: dict[str, type[BetaPolicy] | type[SquashedPolicy]] = {"beta": BetaPolicy, "squashed": SquashedPolicy}
 
 
-def save_policy(policy: BetaPolicy, folder: str | Path, facts: dict[str, Any]) -> None:
+def save_policy(policy: TrainedPolicy, folder: str | Path, facts: dict[str, Any]) -> None:
     """Write a policy; `facts` (JSON) say how it was trained. The JSON is written last and marks it complete."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     weights = folder / "policy.safetensors.tmp"
     save_file({k: v.contiguous() for k, v in policy.state_dict().items()}, weights)
     weights.replace(folder / "policy.safetensors")
-    content = {"format": FORMAT, "spec": asdict(policy.spec), "hidden": list(policy.hidden), "facts": facts}
+    kind = next(name for name, kind in KINDS.items() if isinstance(policy, kind))
+    content = {
+        "format": FORMATS[-1],
+        "kind": kind,
+        "spec": asdict(policy.spec),
+        "hidden": list(policy.hidden),
+        "facts": facts,
+    }
     staged = folder / "policy.json.tmp"
     staged.write_text(json.dumps(content, indent=2) + "\n")
     staged.replace(folder / "policy.json")
 
 
-def load_policy(folder: str | Path) -> tuple[BetaPolicy, dict[str, Any]]:
+def load_policy(folder: str | Path) -> tuple[TrainedPolicy, dict[str, Any]]:
     """(policy in evaluation mode, its facts). Raises UserError when there is none or its files do not fit together."""
     folder = Path(folder)
     try:
@@ -39,11 +53,11 @@ def load_policy(folder: str | Path) -> tuple[BetaPolicy, dict[str, Any]]:
         ) from None
     except ValueError as error:
         raise UserError(f"policy.json in {str(folder)!r} is not JSON: {error}") from error
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise UserError(f"the policy in {str(folder)!r} has another format than {FORMAT}: train it again")
+    if not isinstance(content, dict) or content.get("format") not in FORMATS:
+        raise UserError(f"the policy in {str(folder)!r} has another format than {FORMATS[-1]}: train it again")
     try:
         spec = PolicySpec(**{key: tuple(value) for key, value in content["spec"].items()})
-        policy = BetaPolicy(spec, [int(size) for size in content["hidden"]])
+        policy = KINDS[content.get("kind", "beta")](spec, [int(size) for size in content["hidden"]])
         policy.load_state_dict(load_file(folder / "policy.safetensors"))
     except (KeyError, TypeError, ValueError, RuntimeError, OSError, SafetensorError) as error:
         reason = str(error).splitlines()[0]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from orl_ldm.errors import UserError
-from orl_ldm.policy.beta import BetaPolicy, Policy
+from orl_ldm.policy.beta import Policy
 from orl_ldm.reward import RewardWeights, preference
 
 
@@ -25,7 +25,7 @@ class Preferring:
         return self.policy.concentrations(torch.cat([observations, weights], dim=-1))
 
 
-def under(policy: BetaPolicy, facts: Mapping[str, Any], prefer: str, who: str) -> tuple[Policy, RewardWeights]:
+def under(policy: Policy, facts: Mapping[str, Any], prefer: str, who: str) -> tuple[Policy, RewardWeights]:
     """(the policy under a preference in words, its weights); without words, under those that its facts give.
 
     Raises UserError for words that are unknown, and for a policy that was trained for one preference only.

@@ -11,7 +11,7 @@ import pandas as pd
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from orl_ldm.report import figures, policy_figures
+from orl_ldm.report import checkpoints, figures, policy_figures
 from orl_ldm.report.cells import Cell, Row, Table
 from orl_ldm.report.facts import listed
 from orl_ldm.report.inputs import Evaluation, read_evaluation, read_training
@@ -29,6 +29,7 @@ def build_report(folder: Path, train_folder: Path | None) -> Path:
     """
     evaluation = read_evaluation(folder)
     training = None if train_folder is None else read_training(train_folder)
+    judged = None if train_folder is None else checkpoints.read(train_folder / "ope")
     frame = steered_intervals(evaluation)
     page = _template().render(
         evaluation=evaluation,
@@ -41,7 +42,10 @@ def build_report(folder: Path, train_folder: Path | None) -> Path:
         legend=LEGEND,
         best=BEST,
         habits=_habits(evaluation),
-        drawings=_drawings(evaluation, training),
+        drawings=_drawings(evaluation, training, judged),
+        accepted=_accepted(evaluation),
+        checkpoints=None if judged is None else checkpoints.table(judged[0]),
+        replayed=None if judged is None else judged[1],
         caption=figures.caption,
         time_unit=policy_figures.time_unit(evaluation.actions) if not evaluation.actions.empty else "",
         alarms=_alarms(evaluation),
@@ -79,7 +83,24 @@ def _alarms(evaluation: Evaluation) -> list[str]:
     return [f"{name}: {count}" for name, count in alarms.items()] if isinstance(alarms, dict) else []
 
 
-def _drawings(evaluation: Evaluation, training: pd.DataFrame | None) -> dict[str, Drawing]:
+def _accepted(evaluation: Evaluation) -> str:
+    """Which checkpoint the policy is, and by what estimate, beside what its replay on the test images gave."""
+    accepted = _policy(evaluation).get("accepted")
+    if not isinstance(accepted, dict) or "epoch" not in accepted:
+        return ""
+    words = f"The policy is that of epoch {accepted['epoch']}: {accepted.get('why', '')}"
+    if "reward" not in accepted:
+        return f"{words}."
+    words += f", estimated at {accepted['reward']:.4f} [{accepted['low']:.4f}, {accepted['high']:.4f}] there"
+    if "steered" not in evaluation.roles:
+        return f"{words}."
+    replayed = means_by_method(evaluation.per_image)[evaluation.roles["steered"]]["reward"]
+    return f"{words} (the behaviour had {accepted['behavior']:.4f}). Its replay on the test images gave {replayed:.4f}."
+
+
+def _drawings(
+    evaluation: Evaluation, training: pd.DataFrame | None, judged: tuple[pd.DataFrame, dict[str, Any]] | None
+) -> dict[str, Drawing]:
     """Draw and save every figure that the data allow; name -> files."""
     folder = evaluation.folder / "figures"
     plans = {"frontier": (partial(figures.frontier, evaluation), "PSNR against LPIPS for every method.")}
@@ -93,6 +114,9 @@ def _drawings(evaluation: Evaluation, training: pd.DataFrame | None) -> dict[str
         plans["figure3_training"] = (draw, "Estimated reward over training.")
     if training is not None and figures.loss_columns(training):
         plans["losses"] = (partial(figures.losses, training), "Losses over training.")
+    if judged is not None:
+        draw = partial(checkpoints.scatter, *judged)
+        plans["checkpoints"] = (draw, "Estimated reward of each checkpoint against its replayed reward.")
     if evaluation.examples:  # for papers and slides; the page shows the crops themselves
         save(folder, "figure4_side_by_side", partial(figures.side_by_side, evaluation))
     return {name: save_both(folder, name, draw, alt) for name, (draw, alt) in plans.items()}

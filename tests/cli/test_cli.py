@@ -11,7 +11,12 @@ from PIL import Image
 
 from orl_ldm.cli import loop, stages
 from orl_ldm.cli.main import app, main
+from orl_ldm.diffusion.config import SamplerConfig
+from orl_ldm.diffusion.ldm import LDM
+from orl_ldm.env.rollout import roll_out
 from orl_ldm.errors import UserError
+from orl_ldm.images.pairs import Batch
+from orl_ldm.learn.bridge import NAMES
 from orl_ldm.pipeline import load_pipeline
 from orl_ldm.policy import BetaPolicy, PolicySpec, load_policy, save_policy
 from orl_ldm.reward import SETTINGS
@@ -157,6 +162,47 @@ def test_a_dial_is_turned_to_every_named_setting_in_a_round() -> None:
         True,
         False,
     ]
+
+
+def test_checkpoints_are_estimated_and_replayed(
+    tmp_path: Path, settings: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    values = {
+        "collect.images": 16, "train.judge.held_out": 0.4, "train.judge.steps": 20, "train.judge.fqe_steps": 20,
+        "train.critics.epochs": 4,
+    }  # fmt: skip
+    more = [part for key, value in values.items() for part in ("--set", f"{key}={value}")]
+    assert call("collect", "demo", *settings, *more, capsys=capsys)[0] == 0
+    assert call("train", "demo", *settings, *more, capsys=capsys)[0] == 0
+    status, printed = call("ope", "demo", *settings, *more, capsys=capsys)
+    assert (status, "train it with --set train.keep_checkpoints=20" in printed) == (2, True)
+
+    more += ["--set", "train.keep_checkpoints=4"]
+    assert call("train", "demo", *settings, *more, capsys=capsys)[0] == 0
+    assert call("ope", "demo", "--no-replay", *settings, *more, capsys=capsys)[0] == 0
+    assert "replay" not in pd.read_csv(tmp_path / "train" / "ope" / "ope.csv").columns
+    status, printed = call("ope", "demo", "--images=14", *settings, *more, capsys=capsys)
+    assert status == 0, printed
+    assert "Spearman's rho of FQE" in printed
+    folder = tmp_path / "train" / "ope"
+    table, facts = pd.read_csv(folder / "ope.csv"), json.loads((folder / "ope.json").read_text())
+    assert len(table) == 4 and {"model", "fqe_low", "wis_high", "replay"} <= set(table.columns)
+    assert facts["replayed_images"] == 14 > facts["held_out_images"] >= 4
+    assert set(facts["spearman"]) == {"model", "fqe", "wis"} and (folder / "ope.png").exists()
+
+
+def test_every_algorithm_of_d3rlpy_yields_a_policy_that_steers(
+    tmp_path: Path, settings: list[str], ldm: LDM, batch: Batch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call("collect", "demo", *settings, capsys=capsys)[0] == 0
+    few = ["--set", "train.d3rlpy.epochs=2", "--set", "train.d3rlpy.steps=5"]
+    for name in NAMES:
+        own = ["--set", f"train.algo=d3rlpy-{name}", "--set", f"train.out={tmp_path / name}"]
+        assert call("train", "demo", *settings, *few, *own, capsys=capsys)[0] == 0
+        policy, _ = load_policy(tmp_path / name / "policy")
+        ids = [ref.image_id for ref in batch.refs]
+        rollout = roll_out(ldm, policy, batch.lr, ids, [0, 0, 0], SamplerConfig(nfe_max=5), 7, explore=False)
+        assert rollout.images.shape == batch.hr.shape and (rollout.nfe <= 5).all()
 
 
 def test_a_policy_without_a_dial_says_so(settings: list[str], capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from orl_ldm.learn.metrics import alarms, explained_variance, importance, not_finite, weighted_reward
+from orl_ldm.learn.metrics import alarms, explained_variance, importance, not_finite, spread, weighted_reward
 
 
 def test_the_effective_sample_size_is_the_fraction_that_counts() -> None:
@@ -37,3 +37,13 @@ def test_alarms_name_the_metric_its_value_and_what_to_do() -> None:
 
 def test_nan_and_infinity_are_not_finite() -> None:
     assert not_finite({"a": 1.0, "b": math.nan, "c": math.inf}) == ["b", "c"]
+
+
+def test_saturation_is_that_of_the_worst_free_action() -> None:
+    alpha, beta = torch.tensor([[1.0, 50.0, 3.0], [1.0, 2.0, 3.0]]), torch.tensor([[1.0, 0.5, 2.0], [1.0, 2.0, 2.0]])
+    found = spread(alpha, beta, ("", "step", "eta"))
+    assert set(found) == {"policy/entropy_step", "policy/entropy_eta", "policy/saturation", "policy/at_limit"}
+    assert (found["policy/saturation"], found["policy/at_limit"]) == (0.5, 0.0)
+    uniform = spread(alpha, beta, ("detail", "step", "eta"))
+    assert (uniform["policy/entropy_detail"], uniform["policy/at_limit"]) == (pytest.approx(0.0, abs=1e-6), 1.0)
+    assert "policy/at_limit" in alarms(uniform) and not alarms(found)

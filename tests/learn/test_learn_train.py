@@ -33,7 +33,8 @@ LEARNERS: dict[str, type[Critics] | type[PPO] | type[BPPO]] = {"critics": Critic
 NAMES = {
     *("losses/policy_loss", "losses/value_loss", "losses/entropy", "losses/approx_kl", "losses/clipfrac"),
     *("losses/explained_variance", "offline/effective_sample_size", "offline/largest_ratio"),
-    *("offline/estimated_reward", "charts/SPS"),
+    *("offline/estimated_reward", "charts/SPS", "policy/entropy_go", "policy/entropy_aim"),
+    *("policy/saturation", "policy/at_limit"),
 }
 
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 
 from orl_ldm.buffer import BufferWriter, Header, ImageRef
-from orl_ldm.policy import BetaPolicy, BroadPolicy, Policy, PolicySpec
+from orl_ldm.policy import BroadPolicy, Policy, PolicySpec
 from orl_ldm.policy.beta import log_prob, mean_action, sample_action
 from orl_ldm.reward import PSNR_SCALE, TERMS, RewardWeights
 
@@ -126,10 +126,12 @@ def mean_of(toy: Toy, policy: Policy) -> float:
         return float(mean_action(policy, torch.from_numpy(observations)).mean())
 
 
-def play(toy: Toy, policy: BetaPolicy, episodes: int = 500) -> float:
-    """Mean reward of the policy's mean action on fresh images."""
-    character = np.linspace(-1, 1, episodes, dtype=np.float32)
-    reward, running = np.zeros(episodes, dtype=np.float32), np.ones(episodes, dtype=np.bool_)
+FRESH = np.linspace(-1, 1, 500, dtype=np.float32)
+
+
+def play(toy: Toy, policy: Policy, character: Floats = FRESH) -> float:
+    """Mean reward of the policy's mean action on images of these characters."""
+    reward, running = np.zeros(len(character), dtype=np.float32), np.ones(len(character), dtype=np.bool_)
     for step in range(toy.horizon):
         with torch.no_grad():
             actions = mean_action(policy, torch.from_numpy(toy.observe(character, step))).numpy()

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch.distributions import AffineTransform, Beta, Independent, TransformedDistribution
 
 from orl_ldm.errors import UserError
-from orl_ldm.policy import BetaPolicy, BroadPolicy, Explorer, PolicySpec, load_policy, save_policy
+from orl_ldm.policy import BetaPolicy, BroadPolicy, Explorer, PolicySpec, SquashedPolicy, load_policy, save_policy
 from orl_ldm.policy.beta import log_prob, mean_action, sample_action
 
 SPEC = PolicySpec(("a", "b", "c"), ("step", "detail"), (0.0, 0.5), (1.0, 1.5))
@@ -56,6 +56,30 @@ def test_a_saved_policy_comes_back(tmp_path: Path) -> None:
     observations = torch.randn(7, 3)
     assert torch.equal(mean_action(back, observations), mean_action(policy, observations))
     assert facts == {"algo": "critics"}
+
+
+def test_a_policy_of_format_1_still_loads(tmp_path: Path) -> None:
+    policy = BetaPolicy(SPEC, (16,))
+    save_policy(policy, tmp_path, {})
+    content = json.loads((tmp_path / "policy.json").read_text())
+    del content["kind"]
+    (tmp_path / "policy.json").write_text(json.dumps({**content, "format": 1}))
+    back, _ = load_policy(tmp_path)
+    assert isinstance(back, BetaPolicy) and torch.equal(back.head.weight, policy.head.weight)
+
+
+def test_a_squashed_policy_comes_back_with_its_mean_and_a_spread(tmp_path: Path) -> None:
+    policy = SquashedPolicy(SPEC, (16, 8))
+    policy.set_normalisation(torch.randn(50, 3) * 5 + 1)
+    save_policy(policy, tmp_path, {})
+    back, _ = load_policy(tmp_path)
+    assert isinstance(back, SquashedPolicy) and back.hidden == (16, 8)
+    observations = torch.randn(7, 3)
+    assert torch.equal(mean_action(back, observations), mean_action(policy, observations))
+    policy.head.bias.data = torch.tensor([50.0, -50.0])  # tanh is 1 and -1 here: still a density
+    torch.testing.assert_close(mean_action(policy, observations), torch.tensor([[1.0, 0.5]]).expand(7, 2))
+    assert log_prob(policy, observations, mean_action(policy, observations)).isfinite().all()
+    assert sample_action(policy, observations, torch.rand(7, 2)).isfinite().all()
 
 
 @pytest.mark.parametrize("damage", ["missing", "truncated", "not json", "other format", "other sizes"])

@@ -11,6 +11,7 @@ import pytest
 from fake_evaluation import ALONE, METHODS, ROLES, SCENES, write_evaluation, write_training
 from rich.console import Console
 
+from orl_ldm.errors import UserError
 from orl_ldm.report import build_report, print_table, write_tables
 from orl_ldm.report.inputs import read_evaluation
 from orl_ldm.report.tables import steered_intervals
@@ -40,6 +41,31 @@ def evaluation(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = write_evaluation(root / "evaluate", examples=3)
     assert build_report(folder, write_training(root / "train")) == folder / "report.html"
     return folder
+
+
+def test_the_page_shows_estimates_beside_the_replay(tmp_path: Path) -> None:
+    folder, train = write_evaluation(tmp_path / "evaluate", examples=1), write_training(tmp_path / "train")
+    accepted = {"epoch": 8, "reward": 0.71, "low": 0.7, "high": 0.72, "behavior": 0.65, "why": "the highest bound"}
+    facts = json.loads((folder / "facts.json").read_text())
+    facts["policy"]["accepted"] = accepted
+    (folder / "facts.json").write_text(json.dumps(facts))
+    page = build_report(folder, train).read_text()
+    assert "that of epoch 8: the highest bound, estimated at 0.7100 [0.7000, 0.7200]" in page
+    assert "No test image took part in the choice." in page and "held out of learning" not in page
+
+    (train / "ope").mkdir()
+    names = ("model", "fqe", "wis", "replay")
+    columns = {f"{name}{end}": [0.7, 0.71, 0.72] for name in names for end in ("", "_low", "_high")}
+    table = pd.DataFrame({"checkpoint": ["e1", "e2<b>", "e3"], **columns, "wis_effective_episodes": [9.0, 5, 2]})
+    table.to_csv(train / "ope" / "ope.csv", index=False)
+    rho = {"replayed_images": 17, "spearman": {"model": 0.91, "fqe": 0.5, "wis": -0.25}}
+    (train / "ope" / "ope.json").write_text(json.dumps(rho))
+    page = build_report(folder, train).read_text()
+    assert "on 17 training images that were held out of learning" in page and "e2&lt;b&gt;" in page
+    assert (folder / "figures" / "checkpoints.png").exists()
+    (train / "ope" / "ope.json").write_text("{")
+    with pytest.raises(UserError, match="run orl-ldm ope again"):
+        build_report(folder, train)
 
 
 def test_the_page_loads_nothing_and_runs_nothing(evaluation: Path) -> None:

@@ -1,0 +1,60 @@
+"""True replay of many policies on the same images: what off-policy estimates are held against."""
+
+from collections.abc import Collection, Mapping
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from orl_ldm.diffusion.config import SamplerConfig
+from orl_ldm.diffusion.ldm import LDM
+from orl_ldm.env.spaces import SPEC
+from orl_ldm.errors import UserError
+from orl_ldm.evaluate.methods import steered
+from orl_ldm.evaluate.run import Advance, Runner, identity
+from orl_ldm.images.config import DataConfig
+from orl_ldm.images.sources import ImageRef, open_images
+from orl_ldm.metrics import Contract, Metrics
+from orl_ldm.policy import load_policy, under
+from orl_ldm.reward import RewardWeights, compose
+
+
+def training_images(data: DataConfig, logged: int, held: Collection[int], count: int) -> list[ImageRef]:
+    """The images of the training split whose ids are in `held`, and then others of that split, up to `count`.
+
+    The others lie outside the first `logged` that a collection takes. Raises UserError when no held image is found.
+    """
+    refs = open_images(data.source, data.train_split, data.classes, logged, data.seed)
+    known = {ref.image_id for ref in refs}
+    found = [ref for ref in refs if ref.image_id in held]
+    if not found:
+        raise UserError("the buffers hold none of this pipeline's training images: set data and collect.images alike")
+    if count > len(found):
+        more = open_images(data.source, data.train_split, data.classes, 0, data.seed)
+        found += [ref for ref in more if ref.image_id not in known][: count - len(found)]
+    return found
+
+
+def replay(
+    folders: Mapping[str, Path],
+    refs: list[ImageRef],
+    data: DataConfig,
+    sampler: SamplerConfig,
+    ldm: LDM,
+    weights: RewardWeights,
+    out: Path,
+    seed: int,
+    advance: Advance,
+) -> pd.DataFrame:
+    """Rewards of each checkpoint's mean action: a column for each, a row for each image; kept in `out` to resume."""
+    runner = Runner(out, refs, data, ldm, Metrics(Contract(), ldm.device), 16, advance)
+    columns = {}
+    for name, folder in folders.items():
+        network, facts = load_policy(folder)
+        who = f"the policy in {str(folder)!r}"
+        SPEC.require(network.spec, who)
+        policy, _ = under(network, {**facts, "weights": vars(weights)}, "", who)
+        scores = runner.score(steered(ldm, policy, identity(network, sampler, weights), sampler, seed))
+        terms = np.column_stack([scores.quality, scores.nfe, scores.seconds])
+        columns[name] = compose(terms, weights, sampler.nfe_max)
+    return pd.DataFrame(columns, index=[ref.name for ref in refs])

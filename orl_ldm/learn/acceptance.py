@@ -1,0 +1,97 @@
+"""Which checkpoint becomes the policy: the best by an estimate on held-out images, read pessimistically.
+
+The learner's own critics cannot judge what it learned: it climbed them. So a model of the decision process is fitted
+to what the learner sees, and every candidate is played in it from the first states of images that neither has seen; on
+those images it is also known how well the model predicts. A candidate replaces the accepted one when its estimate less
+`pessimism` standard errors is higher; otherwise the earlier one stays. No test image takes part.
+"""
+
+import copy
+from collections.abc import Mapping
+from dataclasses import asdict, astuple
+from typing import Any
+
+import torch
+from torch import nn
+
+from orl_ldm.learn.checkpoint import Progress
+from orl_ldm.learn.config import JudgeConfig
+from orl_ldm.learn.data import Dataset
+from orl_ldm.learn.estimates import images
+from orl_ldm.learn.metrics import Metrics, spread
+from orl_ldm.learn.model import Model, estimate
+from orl_ldm.policy import Policy, Preferring, TrainedPolicy
+
+
+class Acceptance:
+    """Judges candidates for a run. Without held-out data the last candidate is accepted, unjudged."""
+
+    def __init__(
+        self, policy: TrainedPolicy, learned: Dataset, held: Dataset | None, config: JudgeConfig, seed: int
+    ) -> None:
+        self.learned, self.held, self.config, self.seed = learned, held, config, seed
+        self.accepted = copy.deepcopy(policy)
+        self.model = Model(learned, config, seed)
+        self.parts: dict[str, nn.Module] = {"accepted": self.accepted, "judge": self.model}
+
+    def begin(self) -> None:
+        """Fit the judge; a run that goes on finds it in its checkpoint."""
+        if self.held is not None:
+            self.model.fit(self.learned, self.seed)
+
+    @torch.no_grad()
+    def habits(self, policy: TrainedPolicy) -> Metrics:
+        """How spread and how saturated the policy's actions are in the states that it learns from."""
+        spec, data = policy.spec, self.learned
+        free = [value is None for value in spec.held] or [True] * len(spec.action_names)
+        names = [name if is_free else "" for name, is_free in zip(spec.action_names, free, strict=True)]
+        return spread(*judged_as(policy, data).concentrations(data.observations), names)
+
+    def offer(self, policy: TrainedPolicy, state: Progress) -> None:
+        """Judge the policy of epoch `state.epochs` and accept or leave it; `state` is told of both."""
+        if self.held is not None:
+            judged = estimate(self.model, judged_as(policy, self.held), self.held, self.seed)
+            entry = {"epoch": state.epochs, **asdict(judged), "bound": judged.pessimistic(self.config.pessimism)}
+            state.judged.append(entry)
+            if any(other["bound"] >= entry["bound"] for other in state.judged[:-1]):
+                return
+        state.accepted = state.epochs
+        self.accepted.load_state_dict(policy.state_dict())
+
+
+def judged_as(policy: TrainedPolicy, data: Dataset) -> Policy:
+    """The policy under the weights that the data are composed with, where it has a dial."""
+    return Preferring(policy, astuple(data.weights)) if policy.spec.preference_names else policy
+
+
+def is_due(epoch: int, epochs: int, count: int) -> bool:
+    """Whether the epoch, counted from 1, is one of `count` evenly spaced ones, of which the last is always one."""
+    return epoch * count // epochs > (epoch - 1) * count // epochs
+
+
+def facts(state: Progress, judge: Acceptance, behaviour: float) -> dict[str, Any]:
+    """What policy.json says of the acceptance; `behaviour` is the mean reward of the whole buffer.
+
+    The estimated reward is that plus the gain on held-out images, which may be easier or harder than the others.
+    """
+    if judge.held is None:
+        return {"accepted": {"epoch": state.accepted, "why": "the last: too few images to hold any out"}}
+    best = next(entry for entry in state.judged if entry["epoch"] == state.accepted)
+    why = f"the highest bound of {len(state.judged)} checkpoints on {images(judge.held)[1]} held-out images"
+    explained = judge.model.explained_variance(judge.held)
+    return {
+        "accepted": {**best, "why": why, "judge_explained_variance": explained},
+        "judged": state.judged,
+        "estimated_reward": behaviour + best["reward"] - best["behavior"],
+    }
+
+
+def sentence(facts: Mapping[str, Any]) -> str:
+    """The acceptance in words, from the facts of a policy."""
+    accepted = facts["accepted"]
+    if "reward" not in accepted:
+        return f"{accepted['why']}; estimated reward {facts['estimated_reward']:.4f}, by the learner itself"
+    return (
+        f"epoch {accepted['epoch']}, estimated reward {accepted['reward']:.4f} [{accepted['low']:.4f}, "
+        f"{accepted['high']:.4f}] on held-out images (behaviour {accepted['behavior']:.4f})"
+    )

@@ -1,0 +1,59 @@
+"""Per-decision weighted importance sampling (Precup et al. 2000; consistent form: Thomas 2015) with intervals.
+
+    w_t = prod_{k <= t} pi(a_k | s_k) / behaviour(a_k | s_k)
+    gain = sum_t sum_e w_{e,t} r_{e,t} / sum_e w_{e,t}
+
+An episode that has ended keeps its last weight in the sums of later decisions. A point has no density, so the mean
+action cannot be estimated this way: what is estimated is the *stochastic* policy, with its concentrations times
+`spread`, and its effective sample size says how many episodes still count.
+
+Legend: N transitions, E episodes, I images, R resamples, T longest episode.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from orl_ldm.learn import densities
+from orl_ldm.learn.data import Dataset
+from orl_ldm.learn.estimates import Estimate, images, resamples, summary
+from orl_ldm.policy import Explorer, Policy
+
+
+@dataclass(frozen=True)
+class Weighted:
+    """An estimate, and how many episodes it rests on (Kish 1965)."""
+
+    estimate: Estimate
+    effective_sample_size: float
+
+
+@torch.no_grad()
+def weighted_importance(policy: Policy, data: Dataset, seed: int, spread: float = 1.0) -> Weighted:
+    """The stochastic policy's reward on the images of `data`."""
+    log_weights, rewards = by_decision(log_ratios(Explorer(policy, spread), data), data)  # (E, T), (E, T)
+    weights = (log_weights - log_weights.amax(0)).exp()
+    index, count = images(data)
+    above = rewards.new_zeros(count, rewards.shape[1]).index_add_(0, index, weights * rewards)  # (I, T)
+    below = rewards.new_zeros(count, rewards.shape[1]).index_add_(0, index, weights)  # (I, T)
+    counts = resamples(count, seed).to(rewards)  # (R, I)
+    resampled = ((counts @ above) / (counts @ below).clamp(min=1e-30)).sum(1)  # (R,)
+    gain = (above.sum(0) / below.sum(0)).sum()
+    whole = weights[:, -1]
+    effective = float(whole.sum() ** 2 / whole.square().sum())
+    return Weighted(summary(gain, resampled, data), effective)
+
+
+def log_ratios(policy: Policy, data: Dataset) -> Tensor:
+    """(N,) log pi - log behaviour of each logged action."""
+    return densities.log_prob(*policy.concentrations(data.observations), data.actions) - data.log_probs
+
+
+def by_decision(log_ratio: Tensor, data: Dataset) -> tuple[Tensor, Tensor]:
+    """(logarithm of w, r), each float64 (E, T), of log ratios (N,)."""
+    number = torch.arange(len(data), device=log_ratio.device) - data.starts[data.episode]  # (N,) 0 .. T - 1
+    shape = (len(data.starts), int(number.max()) + 1)
+    logs, rewards = (torch.zeros(shape, dtype=torch.float64, device=log_ratio.device) for _ in range(2))
+    logs[data.episode, number], rewards[data.episode, number] = log_ratio.double(), data.rewards.double()
+    return logs.cumsum(1), rewards

@@ -1,0 +1,66 @@
+"""Off-policy evaluation of many checkpoints on the same held-out images, by every estimator that there is."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import pandas as pd
+import torch
+
+from orl_ldm.errors import UserError
+from orl_ldm.learn.acceptance import judged_as
+from orl_ldm.learn.config import TrainConfig
+from orl_ldm.learn.data import load
+from orl_ldm.learn.fqe import fitted_q
+from orl_ldm.learn.holdout import FEWEST, split
+from orl_ldm.learn.importance import weighted_importance
+from orl_ldm.learn.model import Model, estimate
+from orl_ldm.policy import Policy, load_policy
+
+
+def checkpoints(runs: Sequence[str]) -> dict[str, Path]:
+    """Name -> folder of every checkpoint that training runs kept. Raises UserError when a run has kept none."""
+    found: dict[str, Path] = {}
+    for run in runs:
+        folders = sorted(path.parent for path in Path(run).glob("checkpoints/*/policy.json"))
+        if not folders:
+            raise UserError(f"there are no checkpoints in {run!r}: train it with --set train.keep_checkpoints=20")
+        found |= {f"{Path(run).name}/{folder.name}": folder for folder in folders}
+    return found
+
+
+def estimates(
+    config: TrainConfig, folders: Mapping[str, Path], advance: Callable[[int, int], None] = lambda done, total: None
+) -> tuple[pd.DataFrame, frozenset[int]]:
+    """(a row for each checkpoint, ids of the held-out images that the estimates are of).
+
+    The columns of an estimator `name` (model, fqe, wis) are name, name_low and name_high. WIS is of the stochastic
+    policy, the others are of its mean action.
+
+    Raises UserError when no images are held out, and for policies that do not fit the buffer.
+    """
+    data, _ = load(config, torch.device("cpu"))
+    learned, held = split(data, config.judge.held_out)
+    if held is None:
+        raise UserError(
+            f"train.judge.held_out = {config.judge.held_out} leaves fewer than {FEWEST} images on one side: "
+            "collect more images, or hold out another share"
+        )
+    model = Model(learned, config.judge, config.seed)
+    model.fit(learned, config.seed)
+    rows = []
+    for number, (name, folder) in enumerate(folders.items()):
+        network, _ = load_policy(folder)
+        data.spec.require(network.spec, f"the policy in {str(folder)!r}")
+        policy: Policy = judged_as(network, held)
+        weighted = weighted_importance(policy, held, config.seed)
+        found = {
+            "model": estimate(model, policy, held, config.seed),
+            "fqe": fitted_q(policy, learned, held, config.judge, config.seed),
+            "wis": weighted.estimate,
+        }
+        row: dict[str, str | float] = {"checkpoint": name}
+        for key, one in found.items():
+            row |= {key: one.reward, f"{key}_low": one.low, f"{key}_high": one.high}
+        rows.append(row | {"wis_effective_episodes": weighted.effective_sample_size})
+        advance(number + 1, len(folders))
+    return pd.DataFrame(rows), frozenset(held.image.tolist())

@@ -1,0 +1,187 @@
+"""Off-policy evaluation: estimators rank policies of known worth, and the best checkpoint by them is the policy."""
+
+import os
+import signal
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import toy_processes as toys
+from safetensors.torch import load_file
+from scipy.stats import spearmanr
+
+from orl_ldm.errors import UserError
+from orl_ldm.learn import CriticConfig, JudgeConfig, TrainConfig, train
+from orl_ldm.learn.acceptance import Acceptance, is_due
+from orl_ldm.learn.checkpoint import Progress
+from orl_ldm.learn.critics import Critics
+from orl_ldm.learn.data import Dataset, load
+from orl_ldm.learn.fqe import fitted_q
+from orl_ldm.learn.holdout import held_out, part, split
+from orl_ldm.learn.importance import weighted_importance
+from orl_ldm.learn.metrics import Metrics
+from orl_ldm.learn.model import Model, estimate
+from orl_ldm.learn.ope import checkpoints, estimates
+from orl_ldm.policy import BetaPolicy, BroadPolicy, load_policy
+
+JUDGE = JudgeConfig(hidden=(32, 32), steps=800, fqe_steps=500)
+#: Means of (go, aim), from stopping at once to going on with ever better aim.
+PLANS = [(0.3, 0.5), (0.8, 0.05), (0.8, 0.95), (0.8, 0.2), (0.8, 0.4), (0.8, 0.5)]
+
+
+class Plan(BroadPolicy):
+    """The same Beta in every state."""
+
+    def __init__(self, toy: toys.Toy, mean: tuple[float, float], concentration: float = 20.0) -> None:
+        super().__init__(toy.spec, [concentration * m for m in mean], [concentration * (1 - m) for m in mean])
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> TrainConfig:
+    folder = tmp_path_factory.mktemp("ope")
+    toys.collect(toys.Patience(), folder / "buffer", images=100)
+    return TrainConfig(
+        (str(folder / "buffer"),),
+        str(folder / "run"),
+        weights=toys.WEIGHTS,
+        hidden=(16, 16),
+        device="cpu",
+        critics=CriticConfig(critic_hidden=(16, 16), batch_size=64, epochs=6, steps=5),
+        judge=replace(JUDGE, held_out=0.3, fqe_steps=50),
+    )
+
+
+@pytest.fixture(scope="module")
+def data(config: TrainConfig) -> Dataset:
+    return load(config, torch.device("cpu"))[0]
+
+
+def worth(plans: list[Plan], held: Dataset) -> list[float]:
+    """What the plans gain on the held-out images, difficulty aside."""
+    return [toys.play(toys.Patience(), plan, held.observations[held.starts, 1].numpy()) for plan in plans]
+
+
+def test_images_keep_their_side_and_their_episodes_stay_whole(data: Dataset) -> None:
+    held = held_out(data.image, 0.3)
+    assert 0.15 < held.double().mean() < 0.45
+    some = data.image[: len(data.image) // 2]
+    assert torch.equal(held_out(some, 0.3), held[: len(some)])  # whatever else a buffer holds
+    one, other = part(data, ~held), part(data, held)
+    assert not set(one.image.tolist()) & set(other.image.tolist())
+    assert len(one) + len(other) == len(data)
+    for side in (one, other):
+        assert torch.equal(side.starts[1:], side.ends.nonzero()[:-1, 0] + 1)
+        assert torch.equal(side.episode[side.starts], torch.arange(len(side.starts)))
+
+
+def test_too_few_images_are_not_split(data: Dataset) -> None:
+    few = part(data, data.image < 5)
+    assert split(few, 0.3) == (few, None)
+    assert split(data, 0.0)[1] is None
+
+
+def test_a_model_ranks_plans_as_their_replay_does(data: Dataset) -> None:
+    learned, held = split(data, 0.3)
+    assert held is not None
+    model = Model(learned, JUDGE, 0)
+    model.fit(learned, 0)
+    plans = [Plan(toys.Patience(), mean) for mean in PLANS]
+    found = [estimate(model, plan, held, 0) for plan in plans]
+    assert spearmanr([one.reward for one in found], worth(plans, held)).statistic >= 0.9
+    assert all(one.low < one.reward < one.high and one.standard_error > 0 for one in found)
+    assert model.explained_variance(held) > 0.5
+    again = Model(learned, JUDGE, 0)
+    again.fit(learned, 0)
+    assert estimate(again, plans[0], held, 0) == found[0]
+
+
+def test_fitted_q_ranks_plans_as_their_replay_does(data: Dataset) -> None:
+    learned, held = split(data, 0.3)
+    assert held is not None
+    plans = [Plan(toys.Patience(), mean) for mean in PLANS]
+    found = [fitted_q(plan, learned, held, JUDGE, 0).reward for plan in plans]
+    assert spearmanr(found, worth(plans, held)).statistic >= 0.9
+
+
+def test_importance_sampling_of_the_behaviour_is_the_behaviour(data: Dataset) -> None:
+    same = weighted_importance(Plan(toys.Patience(), (0.5, 0.5), 2.0), data, 0)
+    assert same.estimate.reward == pytest.approx(same.estimate.behavior, abs=0.02)
+    assert same.effective_sample_size == pytest.approx(len(data.starts))
+
+
+def test_importance_sampling_finds_the_better_plan_and_says_what_it_rests_on(data: Dataset) -> None:
+    good, bad = (weighted_importance(Plan(toys.Patience(), mean, 6.0), data, 0) for mean in ((0.8, 0.5), (0.8, 0.1)))
+    assert good.estimate.reward > bad.estimate.high
+    assert 5 < good.effective_sample_size < len(data.starts) / 2
+
+
+def test_a_worse_candidate_does_not_replace_a_better_one(data: Dataset) -> None:
+    learned, held = split(data, 0.3)
+    good, bad = (constant(data, aim) for aim in (0.0, 3.0))
+    judge = Acceptance(good, learned, held, JUDGE, 0)
+    judge.begin()
+    state = Progress("any")
+    for epoch, policy in enumerate((bad, good, bad), 1):
+        state.epochs = epoch
+        judge.offer(policy, state)
+    assert (state.accepted, [entry["epoch"] for entry in state.judged]) == (2, [1, 2, 3])
+    assert torch.equal(judge.accepted.head.bias, good.head.bias)
+
+
+def constant(data: Dataset, aim: float) -> BetaPolicy:
+    """A policy that goes on, and aims at the middle (0) or beyond."""
+    policy = BetaPolicy(data.spec, (4,))
+    torch.nn.init.zeros_(policy.head.weight)
+    policy.head.bias.data = torch.tensor([5.0, 2.0 + aim, -5.0, 2.0 - aim])  # alpha of (go, aim), beta of (go, aim)
+    return policy
+
+
+def test_candidates_are_spread_evenly_and_the_last_is_one() -> None:
+    assert [e for e in range(1, 41) if is_due(e, 40, 4)] == [10, 20, 30, 40]
+    assert [e for e in range(1, 4) if is_due(e, 3, 20)] == [1, 2, 3]
+    assert not any(is_due(e, 40, 0) for e in range(1, 41))
+
+
+def test_the_accepted_policy_and_why_survive_an_interruption(
+    config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = replace(config, out=str(tmp_path / "run"))
+    original = Critics.epoch
+
+    def struck(self: Critics, index: int) -> Metrics:
+        metrics = original(self, index)
+        if index == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+        return metrics
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Critics, "epoch", struck)
+        with pytest.raises(KeyboardInterrupt):
+            train(config, progress=False)
+    resumed, straight = train(config, progress=False), train(replace(config, out=str(tmp_path / "b")), progress=False)
+    one, other = load_policy(resumed)[1], load_policy(straight)[1]
+    assert one["judged"] == other["judged"] and len(one["judged"]) == 6
+    assert one["accepted"] == other["accepted"]
+    best = max(one["judged"], key=lambda entry: entry["bound"])
+    assert one["accepted"]["epoch"] == best["epoch"] and "held-out images" in one["accepted"]["why"]
+    gain = best["reward"] - best["behavior"]
+    assert one["estimated_reward"] == pytest.approx(one["behavior_reward"] + gain)
+    first, second = (load_file(policy / "policy.safetensors") for policy in (resumed, straight))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_checkpoints_are_kept_on_request_and_estimated(config: TrainConfig, tmp_path: Path) -> None:
+    config = replace(config, out=str(tmp_path / "run"), keep_checkpoints=3)
+    with pytest.raises(UserError, match="there are no checkpoints in"):
+        checkpoints([config.out])
+    policy = train(config, progress=False)
+    kept = checkpoints([config.out])
+    assert list(kept) == ["run/epoch-00002", "run/epoch-00004", "run/epoch-00006"]
+    frame, held = estimates(config, kept)
+    judged = {entry["epoch"]: entry["reward"] for entry in load_policy(policy)[1]["judged"]}
+    np.testing.assert_allclose(frame["model"], [judged[2], judged[4], judged[6]], rtol=1e-6)  # as training judged
+    assert len(held) >= 4
+    with pytest.raises(UserError, match="leaves fewer than 4 images"):
+        estimates(replace(config, judge=replace(config.judge, held_out=0.0)), kept)
