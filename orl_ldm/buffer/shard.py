@@ -85,8 +85,8 @@ def columns(store: Store, entries: Mapping[str, Entry], shard: Sidecar) -> Colum
         files = _files(store, entries, shard)
     except OSError as error:
         raise ShardError(f"has data that cannot be read ({error})") from error
-    if codec.digest(files) != shard.sha256:
-        raise ShardError(f"has data that do not match their SHA-256: {shard.data} was damaged or replaced")
+    if codec.digest(files, shard.schema) != shard.digest:
+        raise ShardError(f"has data that do not match their digest: {shard.data} was damaged or replaced")
     return codec.decode(shard.codec, files, shard.fields, shard.rows)
 
 

@@ -201,8 +201,8 @@ def crc32c(content: bytes) -> bytes:
         ({"name": "../../etc/passwd"}, "has the sidecar of '../../etc/passwd'"),
         ({"name": "/etc/passwd"}, "has the sidecar of '/etc/passwd'"),
         ({"name": name(9)}, f"has the sidecar of '{name(9)}'"),
-        ({"sha256": "../" * 21 + "x"}, "not 64 lower-case hex digits"),
-        ({"sha256": "A" * 64}, "not 64 lower-case hex digits"),
+        ({"digest": "../" * 21 + "x"}, "not 64 lower-case hex digits"),
+        ({"digest": "A" * 64}, "not 64 lower-case hex digits"),
         ({"codec": "pickle"}, "unknown codec 'pickle'"),
         ({"rows": 10**12}, "in memory; 1073741824 is the most allowed"),
         ({"rows": 5}, "where float32 (5, 3) is declared"),
@@ -211,7 +211,8 @@ def crc32c(content: bytes) -> bytes:
         ({"rows": 0}, "which cannot be"),
         ({"bytes": 2**62}, "is the most allowed"),
         ({"bytes": -1}, "is the most allowed"),
-        ({"bytes": 1}, "bytes of data where 1 are declared"),
+        ({"bytes": 1}, "columns of 372 bytes in 1 bytes of data, which cannot be"),
+        ({"bytes": 2**20}, "bytes of data where 1048576 are declared"),
         ({"episodes": 2}, "has 3 episodes where its sidecar declares 2"),
         ({"episodes": 7}, "which cannot be"),
         ({"fields": ()}, "declares other columns"),
@@ -224,7 +225,7 @@ def test_a_sidecar_that_lies_is_refused(tmp_path: Path, lies: dict[str, Any], re
     files = codec.encode("hdf5", columns(), schema.field_specs(HEADER))
     folder = tmp_path / "deep" / "buffer"
     folder.mkdir(parents=True)
-    if {"name", "sha256", "codec"} & set(lies):  # a path that leaves the buffer: the sidecar is all there is
+    if {"name", "digest", "codec"} & set(lies):  # a path that leaves the buffer: the sidecar is all there is
         described = forge(folder, 0, files, "hdf5")
         (folder / f"{name(0)}.json").write_bytes(sidecar.dumps(schema.Sidecar(**vars(described) | lies)))
     else:
@@ -287,6 +288,7 @@ def test_a_sidecar_of_wrong_types_is_refused(path: tuple[str, ...], value: objec
 def sealed(doc: dict[str, Any]) -> bytes:
     """The document under a seal that is right, from the format's definition."""
     doc.pop("seal")
+    doc["signature"] = doc.pop("signature")
     head = json.dumps(doc)[:-1].encode() + b", "
     return head + b'"seal": "' + hashlib.sha256(head).hexdigest().encode() + b'"\n}\n'
 
