@@ -16,14 +16,18 @@ import numpy.typing as npt
 
 from orl_ldm.buffer.schema import Columns, FieldSpec, ShardError
 
+#: Room for what describes the columns: about 3 KB for ten of them, and space that aligns them.
+_METADATA_BYTES = 2**16
+
 
 def encode(columns: Columns) -> dict[str, bytes | memoryview]:
     """The file's content; h5py stores no times, so the same columns give the same bytes."""
-    buffer = io.BytesIO()
-    with h5py.File(buffer, "w") as file:
+    room = bytearray(sum(column.nbytes for column in columns.values()) + _METADATA_BYTES)
+    image = _Image(memoryview(room), 0)
+    with h5py.File(image, "w") as file:
         for name, column in columns.items():
             file.create_dataset(name, data=column)
-    return {"": buffer.getbuffer()}
+    return {"": image.written()}
 
 
 def decode(
@@ -31,7 +35,7 @@ def decode(
 ) -> dict[str, npt.NDArray[Any]]:
     """Columns (rows, *shape) in their stored dtypes, as views. Raises ShardError for links or other layouts."""
     content = memoryview(files[""]).toreadonly()
-    with h5py.File(_Image(content), "r") as file:
+    with h5py.File(_Image(content, len(content)), "r") as file:
         if file.userblock_size:
             raise ShardError("has something else before its HDF5 data")
         if difference := set(file) ^ {field.name for field in fields}:
@@ -39,20 +43,37 @@ def decode(
         return {field.name: _view(content, file, field, (rows, *field.shape)) for field in fields}
 
 
-class _Image(io.RawIOBase):
-    """A file whose content is in memory already, for h5py: `io.BytesIO` would copy it."""
+_LINKS = {h5py.h5l.TYPE_SOFT: "soft link", h5py.h5l.TYPE_EXTERNAL: "external link"}
 
-    def __init__(self, content: memoryview) -> None:
-        self._content, self._place = content, 0
+
+class _Image(io.RawIOBase):
+    """A file in memory that is there already, for h5py: `io.BytesIO` would copy it, again and again as it grows."""
+
+    def __init__(self, content: memoryview, size: int) -> None:
+        self._content, self._place, self._size = content, 0, size
+
+    def written(self) -> memoryview:
+        """What h5py left of it, read-only."""
+        return self._content[: self._size].toreadonly()
+
+    def write(self, data: Any) -> int:
+        self._content[self._place : self._place + len(data)] = data
+        self._place += len(data)
+        self._size = max(self._size, self._place)
+        return len(data)
+
+    def truncate(self, size: int | None = None) -> int:
+        self._size = self._place if size is None else size
+        return self._size
 
     def readinto(self, target: Any) -> int:
-        read = self._content[self._place : self._place + len(target)]
+        read = self._content[self._place : min(self._place + len(target), self._size)]
         target[: len(read)] = read
         self._place += len(read)
         return len(read)
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        self._place = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._place, io.SEEK_END: len(self._content)}[whence]
+        self._place = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._place, io.SEEK_END: self._size}[whence]
         return self._place
 
     def tell(self) -> int:
@@ -60,22 +81,22 @@ class _Image(io.RawIOBase):
 
 
 def _view(content: memoryview, file: h5py.File, field: FieldSpec, shape: tuple[int, ...]) -> npt.NDArray[Any]:
-    link = file.get(field.name, getlink=True)
-    if not isinstance(link, h5py.HardLink):
-        raise ShardError(f"has an HDF5 {type(link).__name__} as {field.name!r}; links are refused")
-    dataset = file[field.name]
-    if not isinstance(dataset, h5py.Dataset):
-        raise ShardError(f"has an HDF5 {type(dataset).__name__} as {field.name!r} where a dataset is needed")
-    created = dataset.id.get_create_plist()
+    path = field.name.encode()
+    link = file.id.links.get_info(path).type
+    if link != h5py.h5l.TYPE_HARD:
+        raise ShardError(f"has an HDF5 {_LINKS.get(link, 'user-defined link')} as {field.name!r}; links are refused")
+    if h5py.h5o.get_info(file.id, path).type != h5py.h5o.TYPE_DATASET:
+        raise ShardError(f"has an HDF5 group or type as {field.name!r} where a dataset is needed")
+    dataset = h5py.h5d.open(file.id, path)
+    created = dataset.get_create_plist()
     # The layout comes first: even asking a virtual dataset for its shape may open other files.
     if created.get_layout() != h5py.h5d.CONTIGUOUS or created.get_external_count() or created.get_nfilters():
         raise ShardError(f"stores {field.name!r} as {_layout(created)}; only contiguous, unfiltered data are read")
-    if dataset.dtype != field.stored or dataset.shape != shape:
-        raise ShardError(
-            f"stores {field.name!r} as {dataset.dtype} {dataset.shape} where {field.stored} {shape} is declared"
-        )
-    place = dataset.id.get_offset()
-    if place is None or dataset.id.get_storage_size() != dataset.nbytes or place + dataset.nbytes > len(content):
+    dtype, found = dataset.dtype, dataset.shape
+    if dtype != field.stored or found != shape:
+        raise ShardError(f"stores {field.name!r} as {dtype} {found} where {field.stored} {shape} is declared")
+    place, size = dataset.get_offset(), math.prod(shape) * field.stored.itemsize
+    if place is None or dataset.get_storage_size() != size or place + size > len(content):
         raise ShardError(f"has no data behind {field.name!r}, which would read as zeros")
     return np.frombuffer(content, field.stored, math.prod(shape), place).reshape(shape)
 

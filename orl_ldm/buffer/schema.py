@@ -26,7 +26,6 @@ CodecName = Literal["hdf5", "zarr"]
 Columns = Mapping[str, npt.NDArray[Any]]
 
 _SHARD_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", re.ASCII)
-_INT64 = range(-(2**63), 2**63)
 
 
 class ShardError(Exception):
@@ -76,8 +75,9 @@ class ImageRef:
     scene: str
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "image_id", int(self.image_id))
-        if self.image_id not in _INT64:
+        if type(self.image_id) is not int:
+            object.__setattr__(self, "image_id", int(self.image_id))
+        if not -(2**63) <= self.image_id < 2**63:
             raise UserError(f"ImageRef.image_id is {self.image_id}, which does not fit in 64 bits")
 
 

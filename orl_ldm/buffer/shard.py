@@ -77,10 +77,6 @@ def has_data(entries: Mapping[str, Entry], shard: Sidecar) -> bool:
 
 def columns(store: Store, entries: Mapping[str, Entry], shard: Sidecar) -> Columns:
     """The parsed columns, not yet judged by `rules`. Raises ShardError, saying why they cannot be trusted."""
-    if not has_data(entries, shard):
-        raise ShardError(
-            f"has no data: {shard.data} is missing; copy it again, or delete the sidecar and collect again"
-        )
     try:
         files = _files(store, entries, shard)
     except OSError as error:
@@ -106,8 +102,21 @@ def content_problems(found: Columns, shard: Sidecar) -> list[str]:
     return problems
 
 
-def _files(store: Store, entries: Mapping[str, Entry], shard: Sidecar) -> codec.Files:
-    tree = {"": entries[shard.data]} if shard.codec == "hdf5" else store.tree(shard.data)
+def check_size(store: Store, entries: Mapping[str, Entry], shard: Sidecar) -> None:
+    """Raises ShardError unless a shard has plain files of the declared size, all together."""
+    _tree(store, entries, shard)
+
+
+def _tree(store: Store, entries: Mapping[str, Entry], shard: Sidecar) -> dict[str, Entry]:
+    """The data files by path. Raises ShardError."""
+    if not has_data(entries, shard):
+        raise ShardError(
+            f"has no data: {shard.data} is missing; copy it again, or delete the sidecar and collect again"
+        )
+    try:
+        tree = {"": entries[shard.data]} if shard.codec == "hdf5" else store.tree(shard.data)
+    except OSError as error:
+        raise ShardError(f"has data that cannot be read ({error})") from error
     if links := [path for path, entry in tree.items() if entry.kind != "file"]:
         raise ShardError(f"has in {shard.data} what is no plain file: {links[0]}")
     size = sum(entry.size for entry in tree.values())
@@ -115,6 +124,11 @@ def _files(store: Store, entries: Mapping[str, Entry], shard: Sidecar) -> codec.
         raise ShardError(
             f"has {size} bytes of data where {shard.bytes} are declared: {shard.data} is cut off or damaged"
         )
+    return tree
+
+
+def _files(store: Store, entries: Mapping[str, Entry], shard: Sidecar) -> codec.Files:
+    tree = _tree(store, entries, shard)
     full = {path: f"{shard.data}/{path}" if path else shard.data for path in tree}
     contents = store.read(list(full.values()))
     return {path: contents[full[path]] for path in tree}

@@ -7,8 +7,7 @@ The text seals itself: its last key, `seal`, is the SHA-256 of all the bytes bef
 import hashlib
 import json
 import re
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Iterator, Mapping
 from typing import Any, NoReturn, TypeVar, get_args
 
 from orl_ldm.buffer import signing
@@ -31,6 +30,8 @@ from orl_ldm.errors import UserError
 #: Reading is refused above this; a sidecar of 100,000 images stays below it.
 MAX_SIDECAR_BYTES = 2**24
 
+_IMAGE_KEYS = ("image_id", "name", "scene")
+
 _SIGNATURE = b'"signature": "'
 _SEAL = b'"seal": "'
 _END = b'"\n}\n'
@@ -41,7 +42,9 @@ _T = TypeVar("_T")
 
 def dumps(sidecar: Sidecar) -> bytes:
     """The sidecar's file content: UTF-8 JSON, the same bytes for the same sidecar and key on every machine."""
-    head = json.dumps(asdict(sidecar), indent=1, allow_nan=False).encode()[:-2] + b",\n "
+    images = {key: [getattr(image, key) for image in sidecar.images] for key in _IMAGE_KEYS}
+    body = vars(sidecar) | {"header": vars(sidecar.header), "fields": list(map(vars, sidecar.fields)), "images": images}
+    head = json.dumps(body, allow_nan=False)[:-1].encode() + b",\n "
     secret = signing.key()
     head += _SIGNATURE + (signing.sign(secret, head).encode() if secret else b"") + b'",\n '
     return sealed(head)
@@ -84,7 +87,7 @@ def loads(content: bytes, name: str) -> Sidecar:
         bytes=_take(doc, "bytes", int),
         digest=_take(doc, "digest", str),
         fields=tuple(_field(field) for field in _take(doc, "fields", list)),
-        images=tuple(_image(image) for image in _take(doc, "images", list)),
+        images=tuple(map(_image, _take(doc, "images", list)) if schema == 1 else _images(_take(doc, "images", dict))),
     )
     _check(sidecar, name)
     return sidecar
@@ -123,7 +126,7 @@ def _check_signature(content: bytes, signature: str) -> None:
     if secret is None:
         return
     if not signature:
-        raise SignatureError(f"is not signed, and {signing.VARIABLE} is set: sign it where it was collected, or unset it")
+        raise SignatureError(f"is not signed, and {signing.VARIABLE} is set: collect with that key, or unset it")
     head, _, tail = content.rpartition(_SIGNATURE)
     # Only the seal may follow: whatever else stood there would not be signed.
     if not _AFTER_SIGNATURE.fullmatch(tail) or not signing.matches(secret, head, signature):
@@ -181,6 +184,18 @@ def _image(doc: object) -> ImageRef:
         raise ShardError(f"has an image that cannot be: {error}") from None
 
 
+def _images(doc: Mapping[str, Any]) -> Iterator[ImageRef]:
+    """Images from a list for each of their facts."""
+    _check_keys(doc, set(_IMAGE_KEYS), "list of images")
+    lists = [_take(doc, key, list) for key in _IMAGE_KEYS]
+    for key, items, kind in zip(_IMAGE_KEYS, lists, (int, str, str), strict=True):
+        _check_items(key, items, kind)
+    try:
+        yield from (ImageRef(*facts) for facts in zip(*lists, strict=True))
+    except (UserError, ValueError) as error:
+        raise ShardError(f"has images that cannot be: {error}") from None
+
+
 def _object(doc: object, kind: type[FieldSpec] | type[ImageRef]) -> dict[str, Any]:
     if not isinstance(doc, dict):
         raise ShardError(f"has a sidecar with {_short(doc)} where a {kind.__name__} is needed")
@@ -196,9 +211,9 @@ def _take(doc: Mapping[str, Any], key: str, kind: type[_T]) -> _T:
 
 
 def _check_items(key: str, items: list[Any], *kinds: type) -> None:
-    for item in items:
-        if type(item) not in kinds:
-            raise ShardError(f"has a sidecar with {_short(item)} in {key!r} where a {kinds[-1].__name__} is needed")
+    if not set(map(type, items)) <= set(kinds):
+        item = next(item for item in items if type(item) not in kinds)
+        raise ShardError(f"has a sidecar with {_short(item)} in {key!r} where a {kinds[-1].__name__} is needed")
 
 
 def _check_keys(doc: Mapping[str, Any], expected: set[str], what: str) -> None:

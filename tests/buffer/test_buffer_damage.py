@@ -156,7 +156,7 @@ def test_another_schema_version_is_named_with_what_to_do(tmp_path: Path) -> None
     write(tmp_path, 0), write(tmp_path, 3)
     path = tmp_path / f"{name(0)}.json"
     path.write_text(path.read_text().replace('"schema": 2', '"schema": 3'))
-    assert_only_first_is_bad(tmp_path, "is in schema 3 but this version reads schema 1 and 2: read it with the orl_ldm that")
+    assert_only_first_is_bad(tmp_path, "is in schema 3 but this version reads schema 1 and 2: read it with the")
     with pytest.raises(UserError, match=r"is in schema 3 .* write to another folder"):
         write(tmp_path, 0)  # it may be sound: it is not overwritten
 
