@@ -14,17 +14,16 @@ from blake3 import blake3
 from orl_ldm.buffer import hdf5, zarr3
 from orl_ldm.buffer.schema import SCHEMA_VERSION, CodecName, Columns, FieldSpec, ShardError
 
-Bytes = bytes | memoryview
-Files = Mapping[str, Bytes]
+Files = Mapping[str, bytes]
 
 #: By schema: BLAKE3 reads at three times the speed of SHA-256, which was slower than the disks.
-_HASHES: Mapping[int, Callable[[Bytes], Any]] = {1: hashlib.sha256, 2: blake3}
+_HASHES: Mapping[int, Callable[[bytes], Any]] = {1: hashlib.sha256, 2: blake3}
 
 
 class Codec(Protocol):
     """Two functions that know a file format and only ever see arrays in their stored dtypes."""
 
-    def encode(self, columns: Columns) -> dict[str, Bytes]:
+    def encode(self, columns: Columns) -> dict[str, bytes]:
         """Files for these columns; the same columns give the same bytes."""
         ...
 
@@ -39,7 +38,7 @@ class Codec(Protocol):
 CODECS: Mapping[CodecName, Codec] = {"hdf5": hdf5, "zarr": zarr3}
 
 
-def encode(codec: CodecName, columns: Columns, fields: Sequence[FieldSpec]) -> dict[str, Bytes]:
+def encode(codec: CodecName, columns: Columns, fields: Sequence[FieldSpec]) -> dict[str, bytes]:
     """Files of a shard. Columns must already be valid (rules.column_problems)."""
     return CODECS[codec].encode({field.name: _to_stored(columns[field.name], field) for field in fields})
 

@@ -20,7 +20,7 @@ from orl_ldm.buffer.schema import Columns, FieldSpec, ShardError
 _METADATA_BYTES = 2**16
 
 
-def encode(columns: Columns) -> dict[str, bytes | memoryview]:
+def encode(columns: Columns) -> dict[str, bytes]:
     """The file's content; h5py stores no times, so the same columns give the same bytes."""
     room = bytearray(sum(column.nbytes for column in columns.values()) + _METADATA_BYTES)
     image = _Image(memoryview(room), 0)
@@ -30,9 +30,7 @@ def encode(columns: Columns) -> dict[str, bytes | memoryview]:
     return {"": image.written()}
 
 
-def decode(
-    files: Mapping[str, bytes | memoryview], fields: Sequence[FieldSpec], rows: int
-) -> dict[str, npt.NDArray[Any]]:
+def decode(files: Mapping[str, bytes], fields: Sequence[FieldSpec], rows: int) -> dict[str, npt.NDArray[Any]]:
     """Columns (rows, *shape) in their stored dtypes, as views. Raises ShardError for links or other layouts."""
     content = memoryview(files[""]).toreadonly()
     with h5py.File(_Image(content, len(content)), "r") as file:
@@ -52,9 +50,9 @@ class _Image(io.RawIOBase):
     def __init__(self, content: memoryview, size: int) -> None:
         self._content, self._place, self._size = content, 0, size
 
-    def written(self) -> memoryview:
-        """What h5py left of it, read-only."""
-        return self._content[: self._size].toreadonly()
+    def written(self) -> bytes:
+        """What h5py made of it."""
+        return bytes(self._content[: self._size])
 
     def write(self, data: Any) -> int:
         self._content[self._place : self._place + len(data)] = data

@@ -28,7 +28,7 @@ _ARRAY_KEYS = {
 _KEY_ENCODING = {"name": "default", "configuration": {"separator": "/"}}
 
 
-def encode(columns: Columns) -> dict[str, bytes | memoryview]:
+def encode(columns: Columns) -> dict[str, bytes]:
     """The group's files by relative path: one chunk for each column."""
     files: dict[str, Any] = {}
     group = zarr.create_group(MemoryStore(store_dict=files))
@@ -45,9 +45,7 @@ def encode(columns: Columns) -> dict[str, bytes | memoryview]:
     return {path: buffer.to_bytes() for path, buffer in files.items()}
 
 
-def decode(
-    files: Mapping[str, bytes | memoryview], fields: Sequence[FieldSpec], rows: int
-) -> dict[str, npt.NDArray[Any]]:
+def decode(files: Mapping[str, bytes], fields: Sequence[FieldSpec], rows: int) -> dict[str, npt.NDArray[Any]]:
     """Columns (rows, *shape) in their stored dtypes. Raises ShardError for missing chunks, other codecs or damage."""
     if set(_json(files, "zarr.json")) - _GROUP_KEYS:
         raise ShardError("has a Zarr group with unknown metadata")
@@ -74,10 +72,10 @@ def _read(group: zarr.Group, field: FieldSpec) -> npt.NDArray[Any]:
     return np.asarray(array[...], dtype=field.stored)
 
 
-def _json(files: Mapping[str, bytes | memoryview], path: str) -> dict[str, Any]:
+def _json(files: Mapping[str, bytes], path: str) -> dict[str, Any]:
     if path not in files:
         raise ShardError(f"has no Zarr file {path}")
-    doc = json.loads(bytes(files[path]))
+    doc = json.loads(files[path])
     node = "group" if path == "zarr.json" else "array"
     if not isinstance(doc, dict) or doc.get("zarr_format") != 3 or doc.get("node_type") != node:
         raise ShardError(f"has a Zarr file {path} that does not describe a Zarr v3 {node}")

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
 from orl_ldm.config import STRICT
 from orl_ldm.reward import RewardWeights, setting
@@ -74,6 +74,7 @@ class TrainConfig:
     hidden: tuple[int, ...] = (128, 128)  # of the policy and of PPO's value network
     seed: int = 42
     device: str = "auto"
+    memory_limit: NonNegativeInt = 0  # bytes; larger buffers are mapped from disk, with the same result; 0: no limit
     critics: CriticConfig = field(default_factory=CriticConfig)
     ppo: PPOConfig = field(default_factory=PPOConfig)
 

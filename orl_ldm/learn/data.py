@@ -15,9 +15,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from orl_ldm.buffer import Header, Transitions, read
+from orl_ldm.buffer import Header, Transitions, memory, read
 from orl_ldm.errors import UserError
 from orl_ldm.learn.config import TrainConfig
+from orl_ldm.learn.passes import BLOCK
 from orl_ldm.learn.returns import next_values
 from orl_ldm.policy import PolicySpec
 from orl_ldm.policy.beta import to_unit
@@ -29,7 +30,10 @@ Ints = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Dataset:
-    """Transitions as tensors on one device. `rewards` are what is learned from: baselined, scaled and shaped."""
+    """Transitions as tensors on one device. `rewards` are what is learned from: baselined, scaled and shaped.
+
+    Observations larger than the memory limit are mapped from disk, where the device is the CPU.
+    """
 
     spec: PolicySpec
     observations: Tensor  # (N, F)
@@ -57,7 +61,7 @@ def load(config: TrainConfig, device: torch.device) -> tuple[Dataset, Transition
     for url in config.buffers:
         if "://" not in url and not Path(url).is_dir():
             raise UserError(f"there is no buffer {url!r}: run collect first (make collect, or orl-ldm collect)")
-    transitions = read(config.buffers)
+    transitions = read(config.buffers, memory_limit=config.memory_limit)
     if transitions.header.term_names != TERMS:
         found = ", ".join(transitions.header.term_names)
         raise UserError(f"the buffer logs the reward terms {found}; needed are {', '.join(TERMS)}: collect it again")
@@ -102,6 +106,7 @@ def prepare(transitions: Transitions, config: TrainConfig, device: torch.device)
     observations = torch.from_numpy(transitions.observations)
     last = len(observations) - 1
     following = torch.where(ends, torch.arange(last + 1), torch.arange(1, last + 2).clamp(max=last))
+    folder = memory.folder_for(sum(column.nbytes for column in transitions.columns.values()), config.memory_limit)
     gain_rows = torch.zeros(len(observations), gains.shape[1])
     gain_rows[stops - 1] = torch.from_numpy(gains).float()
     widths = torch.tensor(spec.action_high) - torch.tensor(spec.action_low)
@@ -112,7 +117,7 @@ def prepare(transitions: Transitions, config: TrainConfig, device: torch.device)
         log_probs=torch.from_numpy(transitions.log_probs) + widths.log().sum(),
         rewards=(rewards / scale).float(),
         ends=ends,
-        next_observations=observations[following],
+        next_observations=gathered(observations, following, folder),
         episode=torch.from_numpy(np.repeat(np.arange(len(starts)), stops - starts)),
         starts=torch.from_numpy(starts),
         episode_rewards=torch.from_numpy(reward).float(),
@@ -125,6 +130,14 @@ def prepare(transitions: Transitions, config: TrainConfig, device: torch.device)
     )
     on_device: dict[str, Any] = {k: v.to(device) for k, v in vars(data).items() if isinstance(v, Tensor)}
     return replace(data, **on_device)
+
+
+def gathered(source: Tensor, rows: Tensor, folder: Path | None) -> Tensor:
+    """(N, F) rows of `source`, in memory or in a file below `folder`."""
+    result = torch.from_numpy(memory.empty(tuple(source.shape), np.float32, folder))
+    for part, index in zip(torch.split(result, BLOCK), torch.split(rows, BLOCK), strict=True):
+        torch.index_select(source, 0, index, out=part)
+    return result
 
 
 def held(header: Header, values: Mapping[str, float]) -> tuple[float | None, ...]:
@@ -182,5 +195,6 @@ def content_digest(transitions: Transitions) -> str:
     """SHA-256 (hex) of everything in a buffer that decides what is learned from it."""
     hasher = hashlib.sha256(repr((transitions.header.pipeline_digest, transitions.header.ldm_digest)).encode())
     for name in sorted(transitions.columns):
-        hasher.update(name.encode() + np.ascontiguousarray(transitions.columns[name]).tobytes())
+        hasher.update(name.encode())
+        hasher.update(np.ascontiguousarray(transitions.columns[name]).data)
     return hasher.hexdigest()

@@ -20,6 +20,7 @@ from orl_ldm.learn.config import TrainConfig
 from orl_ldm.learn.data import Dataset
 from orl_ldm.learn.metrics import Metrics, explained_variance, importance, weighted_reward
 from orl_ldm.learn.networks import Ensemble
+from orl_ldm.learn.passes import in_blocks
 from orl_ldm.learn.randomness import draw, shuffle
 from orl_ldm.learn.returns import gae
 from orl_ldm.policy import BetaPolicy
@@ -60,7 +61,7 @@ class PPO:
         """Advantages of the whole buffer, one draw from it, `passes` over the draw."""
         c, data = self.config, self.data
         with torch.no_grad():
-            old_values = self.value(data.observations)  # (N,)
+            old_values = in_blocks(self.value, data.observations)  # (N,)
             advantages = gae(data.rewards, old_values, data.ends, c.gamma, c.gae_lambda)  # (N,)
             returns = advantages + old_values
         drawn = draw(self.seed, index, len(data), c.draws)
@@ -94,14 +95,17 @@ class PPO:
         x = ((observations - self.policy.obs_mean) / self.policy.obs_std).clamp(-10, 10)
         return self.values.forward(x)[0]
 
+    def log_prob(self, observations: Tensor, actions: Tensor) -> Tensor:
+        """(B,) of the policy, for unit actions (B, A)."""
+        return densities.log_prob(*self.policy.concentrations(observations), actions)
+
     @torch.no_grad()
     def metrics(
         self, values: Tensor, returns: Tensor, pg_loss: float, v_loss: float, entropy: float, kl: float, clipped: float
     ) -> Metrics:
         """One row of metrics: means over the epoch's updates, and estimates over the whole buffer."""
         data = self.data
-        alpha, beta = self.policy.concentrations(data.observations)
-        log_ratio = densities.log_prob(alpha, beta, data.actions) - data.log_probs  # (N,)
+        log_ratio = in_blocks(self.log_prob, data.observations, data.actions) - data.log_probs  # (N,)
         learned = data.episode_rewards - data.offsets  # (E,) their baseline aside: it would only add variance
         return {
             "losses/policy_loss": pg_loss,
