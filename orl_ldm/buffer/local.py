@@ -66,6 +66,15 @@ def sweep(root: Path, shard: str) -> None:
             os.close(lock)
 
 
+def abandoned(stage: Path) -> bool:
+    """Whether the writer of a temporary folder is gone for sure: not where the file system has no locks."""
+    try:
+        os.close(_lock(stage))
+    except OSError:
+        return False
+    return True
+
+
 def _lock(folder: Path) -> int:
     """A descriptor that holds the folder until it is closed, or until the process ends, however it ends.
 

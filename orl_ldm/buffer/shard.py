@@ -78,20 +78,39 @@ def has_data(entries: Mapping[str, Entry], shard: Sidecar) -> bool:
 def columns(store: Store, entries: Mapping[str, Entry], shard: Sidecar) -> Columns:
     """The parsed columns, not yet judged by `rules`. Raises ShardError, saying why they cannot be trusted."""
     try:
-        files = _files(store, entries, shard)
+        files = _verified_files(store, entries, shard)
     except OSError as error:
         raise ShardError(f"has data that cannot be read ({error})") from error
+    return codec.decode(shard.codec, files, shard.fields, shard.rows)
+
+
+def _verified_files(store: Store, entries: Mapping[str, Entry], shard: Sidecar) -> codec.Files:
+    files = _files(store, entries, shard)
     if codec.digest(files, shard.schema) != shard.digest:
         raise ShardError(f"has data that do not match their digest: {shard.data} was damaged or replaced")
-    return codec.decode(shard.codec, files, shard.fields, shard.rows)
+    return files
+
+
+def sound_files(store: Store, entries: Mapping[str, Entry], shard: Sidecar) -> codec.Files:
+    """The very bytes of a shard that keeps every rule, to be copied.
+
+    Raises ShardError with the first reason otherwise, and OSError when not the shard but the store is the trouble.
+    """
+    files = _verified_files(store, entries, shard)
+    _refuse_broken(codec.decode(shard.codec, files, shard.fields, shard.rows), shard)
+    return files
 
 
 def checked_columns(store: Store, entries: Mapping[str, Entry], shard: Sidecar) -> Columns:
     """The columns of a shard that keeps every rule. Raises ShardError with the first reason otherwise."""
     found = columns(store, entries, shard)
+    _refuse_broken(found, shard)
+    return found
+
+
+def _refuse_broken(found: Columns, shard: Sidecar) -> None:
     if problems := content_problems(found, shard):
         raise ShardError(problems[0])
-    return found
 
 
 def content_problems(found: Columns, shard: Sidecar) -> list[str]:

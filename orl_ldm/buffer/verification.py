@@ -1,10 +1,10 @@
 """Say everything that is wrong with a buffer, by shard."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from orl_ldm.buffer import rules, shard
+from orl_ldm.buffer import gaps, rules, shard
 from orl_ldm.buffer.local import TEMPORARY
 from orl_ldm.buffer.schema import ImageRef, ShardError, Sidecar
 from orl_ldm.buffer.store import Entry, Store
@@ -37,6 +37,7 @@ def verify(url: str | Path) -> list[Problem]:
         problems += _shard_problems(store, entries, side, owners)
     problems += _disagreements(sound)
     problems += _leftovers(entries, sound)
+    problems += _gaps(found)
     return sorted(problems, key=lambda problem: (problem.harmless, problem.shard))
 
 
@@ -80,6 +81,11 @@ def _leftovers(entries: Mapping[str, Entry], sound: Mapping[str, Sidecar]) -> It
             yield Problem(_owner(name), f"is being written, or its writer was killed: {name}", harmless=True)
         elif name.endswith((".h5", ".zarr")) and name not in expected:
             yield Problem(_owner(name), f"has data without a sidecar, which no reader sees: {name}", harmless=True)
+
+
+def _gaps(names: Iterable[str]) -> Iterator[Problem]:
+    for name, where in gaps.missing(names):
+        yield Problem(name, f"is missing {where}: copy it again, or collect again")
 
 
 def _owner(entry: str) -> str:
