@@ -124,12 +124,14 @@ class Store:
         with ThreadPoolExecutor(FETCHES) as pool:
             for target, files in targets.items():
                 full = {self._path(f"{target}/{path}" if path else target): data for path, data in files.items()}
-                for parent in sorted({posixpath.dirname(path) for path in full}):
-                    self._ask(partial(self._fs.makedirs, exist_ok=True), parent)
                 list(pool.map(self._send, full.keys(), full.values()))
 
     def _send(self, path: str, content: bytes) -> None:
-        self._ask(self._fs.pipe_file, path, bytes(content))
+        try:
+            self._ask(self._fs.pipe_file, path, bytes(content))
+        except FileNotFoundError:  # object stores have no folders; where there are some, they are made when missed
+            self._ask(partial(self._fs.makedirs, exist_ok=True), posixpath.dirname(path))
+            self._ask(self._fs.pipe_file, path, bytes(content))
         if self._ask(self._fs.cat_file, path) != content:
             raise OSError(f"{path} did not arrive as it was sent")
 
