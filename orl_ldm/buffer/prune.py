@@ -80,7 +80,8 @@ def _quarantined(
                 raise side
             shard.checked_columns(store, entries, side)
         except ShardError as error:
-            removable = not isinstance(error, OtherSchemaError)
+            # What a store cannot read just now may be sound, and so may what another version wrote.
+            removable = not isinstance(error, OtherSchemaError) and not isinstance(error.__cause__, OSError)
             yield Waste(name + shard.SIDECAR_SUFFIX, f"shard {name} {error}", removable)
             for entry in entries:
                 if (data := _DATA.fullmatch(entry)) and data[1] == name:

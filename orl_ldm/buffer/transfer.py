@@ -91,12 +91,16 @@ def _found(store: Store, bad: dict[str, str]) -> Iterator[_Found]:
 def _present(store: Store) -> dict[str, _Found | OtherSchemaError]:
     """What stands in the target and is not replaced: a damaged sidecar, or one without data, is."""
     entries = shard.listing(store) or {}
-    found = shard.sidecars(store, entries, shard.names(entries))
-    return {
-        name: one if isinstance(one, OtherSchemaError) else _Found(store, entries, one)
-        for name, one in found.items()
-        if isinstance(one, OtherSchemaError) or (isinstance(one, Sidecar) and shard.has_data(entries, one))
-    }
+    present: dict[str, _Found | OtherSchemaError] = {}
+    for name, one in shard.sidecars(store, entries, shard.names(entries)).items():
+        if isinstance(one, OtherSchemaError):
+            present[name] = one
+        elif isinstance(one, Sidecar):
+            if shard.has_data(entries, one):
+                present[name] = _Found(store, entries, one)
+        elif isinstance(one.__cause__, OSError):
+            raise UserError(f"shard {name} of {store.url} {one}; run the same command again when the store is well")
+    return present
 
 
 def _check_together(found: Sequence[_Found]) -> None:

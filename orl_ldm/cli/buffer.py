@@ -139,7 +139,7 @@ def prune(
 
     wastes = run(buffer, 60 * min_age, quarantined, dry_run, tell)
     removed = sum(waste.removable for waste in wastes)
-    _say(f"{removed} entries {'would be removed' if dry_run else 'removed'}")
+    _say(f"{'would remove' if dry_run else 'removed'} {removed} of {len(wastes)} entries that no reader takes")
 
 
 @app.command()

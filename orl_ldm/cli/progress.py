@@ -47,13 +47,19 @@ def episodes_bar(what: str, console: Console) -> Iterator[Callable[[int, int], N
 def bytes_bar(what: str, console: Console) -> Iterator[Callable[[int, int], None]]:
     """A bar that is told (bytes done, bytes in all); none when there is nothing to do."""
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    with Progress(*columns, TimeRemainingColumn(), console=console) as progress:
-        task = progress.add_task(what, visible=False)
+    progress = Progress(*columns, TimeRemainingColumn(), console=console)
+    task = progress.add_task(what)
 
-        def advance(done: int, total: int) -> None:
-            progress.update(task, completed=done, total=total, visible=total > 0)
+    def advance(done: int, total: int) -> None:
+        if total:
+            progress.start()
+        progress.update(task, completed=done, total=total)
 
+    try:
         yield advance
+    finally:
+        if progress.live.is_started:
+            progress.stop()
 
 
 @contextmanager
