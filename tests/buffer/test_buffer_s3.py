@@ -17,6 +17,7 @@ from test_buffer_crashes import harmful, say, start
 
 from orl_ldm.buffer import BufferWriter, read, store, verify
 from orl_ldm.buffer import transfer as moving
+from orl_ldm.buffer.prune import prune
 from orl_ldm.buffer.schema import CodecName
 from orl_ldm.buffer.summary import summarize
 from orl_ldm.buffer.transfer import transfer
@@ -187,6 +188,21 @@ def test_a_server_that_goes_away_is_said_in_a_sentence_and_the_same_call_goes_on
     server.start()
     transfer([url], tmp_path / "there")
     assert_whole(tmp_path / "there", units)
+
+
+@BOTH
+def test_leftovers_on_s3_are_pruned_when_they_are_old_and_damage_when_asked(
+    server: S3Server, codec_name: CodecName
+) -> None:
+    url = server.url(f"pruned/{codec_name}")
+    orphan, damaged, _ = (write(url, unit, codec_name) for unit in (0, 3, 6))
+    objects = s3fs.S3FileSystem()
+    objects.rm(f"{url}/{orphan.name}.json")
+    objects.pipe_file(f"{url}/{damaged.name}.json", b"{")
+    assert [(waste.entry, waste.removable) for waste in prune(url, 3600)] == [(orphan.data, False)]
+    assert [waste.entry for waste in prune(url, 0)] == [orphan.data]
+    assert [waste.entry for waste in prune(url, 0, quarantined=True)] == [f"{damaged.name}.json", damaged.data]
+    assert read(url, strict=True).shards == (name(6),) and verify(url) == []
 
 
 def test_a_collector_writes_straight_to_s3_and_a_learner_reads_from_it(

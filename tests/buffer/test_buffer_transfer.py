@@ -1,5 +1,6 @@
 """Shards that travel: whole and sound, once, wherever they are stopped."""
 
+import sys
 import uuid
 from dataclasses import replace
 from pathlib import Path
@@ -9,9 +10,11 @@ import numpy as np
 import pytest
 from buffer_samples import HEADER, columns, data_files, images, name, write
 from fsspec.implementations.memory import MemoryFileSystem
+from test_buffer_crashes import small_disk  # noqa: F401  # a fixture
 
 from orl_ldm.buffer import SCHEMA_VERSION, BufferWriter, ImageRef, read, store, verify
 from orl_ldm.buffer.convert import convert
+from orl_ldm.buffer.prune import prune
 from orl_ldm.buffer.schema import CodecName
 from orl_ldm.buffer.transfer import transfer
 from orl_ldm.errors import UserError
@@ -150,6 +153,24 @@ def test_conversion_keeps_content_and_goes_on(tmp_path: Path, codec_name: CodecN
         convert(tmp_path / "a", f"{tmp_path}/a/", other)
 
 
+def test_a_full_disk_keeps_what_arrived_and_the_same_call_goes_on(
+    tmp_path: Path,
+    small_disk: Path,  # noqa: F811
+) -> None:
+    for unit in range(0, 60, 3):
+        write(tmp_path / "a", unit)
+    room = small_disk / "something else"
+    room.write_bytes(bytes(2**15))
+    with pytest.raises(UserError, match=r"cannot copy shard .*: No space left on device; what arrived is kept"):
+        transfer([tmp_path / "a"], small_disk / "b")
+    arrived = set(read(small_disk / "b", strict=True).shards)
+    assert not list((small_disk / "b").glob(".tmp-*"))
+    room.unlink()
+    with pytest.raises(UserError, match="No space left on device"):
+        transfer([tmp_path / "a"], small_disk / "b")
+    assert arrived < set(read(small_disk / "b", strict=True).shards)
+
+
 class Flaky(MemoryFileSystem):  # type: ignore[misc]
     """A store that fails as often as it is told to; what it fails at, it has done in part."""
 
@@ -190,6 +211,33 @@ def test_an_upload_that_fails_for_good_leaves_nothing_that_a_reader_takes(
     Flaky.failures = 0
     assert transfer([tmp_path], url).copied == (name(0),)
     assert read(url, strict=True).shards == (name(0), name(3))
+
+
+def test_what_a_store_cannot_read_just_now_is_neither_replaced_nor_pruned(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = memory_url().replace("memory", "flaky")
+    for place in (tmp_path, url):
+        write(place, 0)
+
+    def fail(self: Flaky, path: str, **options: object) -> bytes:
+        raise ConnectionResetError("the store went away")
+
+    monkeypatch.setattr(Flaky, "cat_file", fail)
+    assert [waste.removable for waste in prune(url, 0, quarantined=True)] == [False, False]
+    with pytest.raises(UserError, match=rf"shard {name(0)} of {url} has a sidecar that cannot be read .* is well"):
+        transfer([tmp_path], url)
+    monkeypatch.undo()
+    assert verify(url) == []
+
+
+def test_a_missing_client_library_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules["fsspec.registry"]._registry, "s3", raising=False)
+    monkeypatch.setitem(sys.modules, "s3fs", None)
+    with pytest.raises(
+        UserError, match=r"cannot open the buffer s3://team/x: .*; pip install 'orl-ldm\[s3\]' brings it"
+    ):
+        read("s3://team/x")
 
 
 def test_what_arrives_otherwise_than_it_was_sent_is_not_published(monkeypatch: pytest.MonkeyPatch) -> None:
