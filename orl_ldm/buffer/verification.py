@@ -36,7 +36,7 @@ def verify(url: str | Path) -> list[Problem]:
     for side in sound.values():
         problems += _shard_problems(store, entries, side, owners)
     problems += _disagreements(sound)
-    problems += _leftovers(entries, sound)
+    problems += _leftovers(entries, found)
     problems += _gaps(found)
     return sorted(problems, key=lambda problem: (problem.harmless, problem.shard))
 
@@ -74,12 +74,16 @@ def _disagreements(sound: Mapping[str, Sidecar]) -> Iterator[Problem]:
                 )
 
 
-def _leftovers(entries: Mapping[str, Entry], sound: Mapping[str, Sidecar]) -> Iterator[Problem]:
-    expected = {side.data for side in sound.values()}
+def _leftovers(entries: Mapping[str, Entry], found: Mapping[str, Sidecar | ShardError]) -> Iterator[Problem]:
+    expected = {side.data for side in found.values() if isinstance(side, Sidecar)}
     for name in entries:
         if name.startswith(TEMPORARY):
             yield Problem(_owner(name), f"is being written, or its writer was killed: {name}", harmless=True)
-        elif name.endswith((".h5", ".zarr")) and name not in expected:
+        elif (
+            name.endswith((".h5", ".zarr"))
+            and name not in expected
+            and not isinstance(found.get(_owner(name)), ShardError)
+        ):
             yield Problem(_owner(name), f"has data without a sidecar, which no reader sees: {name}", harmless=True)
 
 

@@ -1,9 +1,8 @@
 """`orl-ldm buffer`: look at buffers, check them, move them, and hand them to other libraries."""
 
 import sys
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.console import Console
@@ -25,24 +24,9 @@ BufferArgument = Annotated[str, typer.Argument(help="A buffer folder or fsspec U
 BuffersArgument = Annotated[list[str], typer.Argument(help="Buffer folders or fsspec URLs.")]
 
 
-class Codec(StrEnum):
-    """How columns lie on disk."""
-
-    hdf5 = "hdf5"
-    zarr = "zarr"
-
-
-class Format(StrEnum):
-    """Whose format an export is in."""
-
-    d3rlpy = "d3rlpy"
-    minari = "minari"
-    parquet = "parquet"
-
-
 @app.command("ls")
 def list_shards(buffers: BuffersArgument) -> None:
-    """List the shards of buffers from their sidecars, without reading data."""
+    """List the shards. Only sidecars are read, no data."""
     from orl_ldm.buffer import shard
     from orl_ldm.buffer.store import Store
     from orl_ldm.cli.buffer_tables import shard_table
@@ -55,7 +39,7 @@ def list_shards(buffers: BuffersArgument) -> None:
 
 @app.command()
 def info(buffers: BuffersArgument) -> None:
-    """Show what buffers hold: episodes, scenes, behaviour policies, rewards and their histogram. Reads everything."""
+    """Sum up what is in there. Episodes, scenes, behaviour policies, rewards and their histogram; reads everything."""
     from orl_ldm.buffer.summary import summarize
     from orl_ldm.cli.buffer_tables import summary_tables
 
@@ -66,7 +50,7 @@ def info(buffers: BuffersArgument) -> None:
 
 @app.command()
 def verify(buffers: BuffersArgument) -> None:
-    """Check every hash, schema, shape, range, duplicate and gap; exit with 1 when something is wrong."""
+    """Check everything and name every bad shard. Hashes, schemas, shapes, ranges, duplicates, gaps; exits with 1 then."""
     from orl_ldm.buffer import verify as check
 
     sound = True
@@ -86,7 +70,7 @@ def verify(buffers: BuffersArgument) -> None:
 def push(
     source: BufferArgument, target: Annotated[str, typer.Argument(help="Where to push it: a folder or fsspec URL.")]
 ) -> None:
-    """Copy a buffer to a store: what is not there yet, checked before it is sent and when it has arrived."""
+    """Copy a buffer to a store. What is not there yet, checked before it is sent and when it has arrived."""
     _transfer("push", [source], target)
 
 
@@ -94,13 +78,13 @@ def push(
 def pull(
     source: BufferArgument, target: Annotated[str, typer.Argument(help="Where to pull it to: a folder or fsspec URL.")]
 ) -> None:
-    """Copy a buffer from a store: what is not here yet, checked when it has arrived and before it is published."""
+    """Copy a buffer from a store. What is not here yet, checked when it has arrived and before it is published."""
     _transfer("pull", [source], target)
 
 
 @app.command()
 def merge(sources: BuffersArgument, target: Annotated[str, typer.Argument(help="The buffer to join them in.")]) -> None:
-    """Join buffers that were collected for the same LDM, observations, actions and reward terms."""
+    """Join buffers in one. They must be of the same LDM, observations, actions and reward terms."""
     _transfer("merge", sources, target)
 
 
@@ -108,13 +92,13 @@ def merge(sources: BuffersArgument, target: Annotated[str, typer.Argument(help="
 def convert(
     source: BufferArgument,
     target: Annotated[str, typer.Argument(help="The buffer to write.")],
-    codec: Annotated[Codec, typer.Option(help="The codec to write.")],
+    codec: Annotated[Literal["hdf5", "zarr"], typer.Option(help="The codec to write.")],
 ) -> None:
-    """Write the same shards with another codec: hdf5 is easy to copy, zarr is at home on object stores."""
+    """Write the same shards with another codec. HDF5 is easy to copy, Zarr is at home on object stores."""
     from orl_ldm.buffer.convert import convert as run
 
     with bytes_bar("convert", console) as advance:
-        result = run(source, target, codec.value, advance)
+        result = run(source, target, codec, advance)
     _report(result, target)
 
 
@@ -129,7 +113,7 @@ def prune(
     ] = 60,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be removed.")] = False,
 ) -> None:
-    """Remove what no reader takes: leftovers of killed writers and data that no sidecar names."""
+    """Remove what no reader takes. Leftovers of killed writers, and data that no sidecar names."""
     from orl_ldm.buffer.prune import Waste
     from orl_ldm.buffer.prune import prune as run
 
@@ -146,16 +130,16 @@ def prune(
 def export(
     buffers: BuffersArgument,
     out: Annotated[Path, typer.Argument(help="The file (d3rlpy, parquet) or folder (minari) to write.")],
-    form: Annotated[Format, typer.Option("--format", help="Whose format to write.")],
+    form: Annotated[Literal["d3rlpy", "minari", "parquet"], typer.Option("--format", help="Whose format to write.")],
 ) -> None:
-    """Write buffers as d3rlpy's ReplayBuffer, as a Minari dataset or as Parquet."""
+    """Write buffers for another library. A d3rlpy ReplayBuffer, a Minari dataset, or Parquet for datasets and pandas."""
     from orl_ldm.buffer import read
     from orl_ldm.buffer.export import export as run
 
     transitions = read(buffers)
     for reason in transitions.quarantined.values():
         _say(f"left out: {reason}")
-    run(transitions, out, form.value)
+    run(transitions, out, form)
     rows, episodes = len(transitions.rewards), len(transitions.episode_bounds)
     _say(f"{rows} transitions in {episodes} episodes in {out}")
     if transitions.quarantined:
