@@ -50,7 +50,7 @@ def info(buffers: BuffersArgument) -> None:
 
 @app.command()
 def verify(buffers: BuffersArgument) -> None:
-    """Check everything and name every bad shard. Hashes, schemas, shapes, ranges, duplicates, gaps; exits with 1 then."""
+    """Check everything and name every bad shard. Hashes, schemas, shapes, ranges, duplicates, gaps."""
     from orl_ldm.buffer import verify as check
 
     sound = True
@@ -132,7 +132,7 @@ def export(
     out: Annotated[Path, typer.Argument(help="The file (d3rlpy, parquet) or folder (minari) to write.")],
     form: Annotated[Literal["d3rlpy", "minari", "parquet"], typer.Option("--format", help="Whose format to write.")],
 ) -> None:
-    """Write buffers for another library. A d3rlpy ReplayBuffer, a Minari dataset, or Parquet for datasets and pandas."""
+    """Write buffers for another library. A d3rlpy ReplayBuffer, a Minari dataset, or Parquet."""
     from orl_ldm.buffer import read
     from orl_ldm.buffer.export import export as run
 
