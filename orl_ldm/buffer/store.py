@@ -112,7 +112,7 @@ class Store:
         else:
             path.unlink()
 
-    def publish(self, shard: str, targets: Mapping[str, Mapping[str, bytes]]) -> None:
+    def publish(self, shard: str, targets: Mapping[str, Mapping[str, bytes | memoryview]]) -> None:
         """Make each target a file (the empty path alone) or a folder of files, in this order.
 
         Local: each in one step, by rename. Remote: a target's objects are sent and read back before the next target's,
@@ -126,7 +126,7 @@ class Store:
                 full = {self._path(f"{target}/{path}" if path else target): data for path, data in files.items()}
                 list(pool.map(self._send, full.keys(), full.values()))
 
-    def _send(self, path: str, content: bytes) -> None:
+    def _send(self, path: str, content: bytes | memoryview) -> None:
         try:
             self._ask(self._fs.pipe_file, path, bytes(content))
         except FileNotFoundError:  # object stores have no folders; where there are some, they are made when missed
