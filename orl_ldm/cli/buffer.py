@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 from rich.console import Console
 
+from orl_ldm.cli.printable import printable
 from orl_ldm.cli.progress import bytes_bar
 
 if TYPE_CHECKING:
@@ -167,4 +168,4 @@ def _report(result: "Transferred", target: str) -> None:
 
 
 def _say(sentence: str) -> None:
-    console.print(sentence, highlight=False, markup=False, soft_wrap=True)
+    console.print(printable(sentence), highlight=False, markup=False, soft_wrap=True)

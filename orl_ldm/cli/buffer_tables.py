@@ -13,6 +13,7 @@ from rich.text import Text
 
 from orl_ldm.buffer.schema import ShardError, Sidecar
 from orl_ldm.buffer.summary import Summary
+from orl_ldm.cli.printable import printable
 
 _BINS = 12
 
@@ -20,7 +21,7 @@ _BINS = 12
 def shard_table(url: str, found: Mapping[str, Sidecar | ShardError]) -> Table:
     """One line for each shard; what is wrong with a sidecar stands in the place of what it would say."""
     sound = [one for one in found.values() if isinstance(one, Sidecar)]
-    table = Table(title=escape(url), title_justify="left", show_footer=True, box=None, pad_edge=False)
+    table = Table(title=_plain(url), title_justify="left", show_footer=True, box=None, pad_edge=False)
     table.add_column("shard", f"{len(found)} shards", no_wrap=True, overflow="fold")
     table.add_column("rows", str(sum(one.rows for one in sound)), justify="right")
     table.add_column("episodes", str(sum(one.episodes for one in sound)), justify="right")
@@ -29,10 +30,10 @@ def shard_table(url: str, found: Mapping[str, Sidecar | ShardError]) -> Table:
     table.add_column("behaviour", overflow="fold")
     for name, one in found.items():
         if isinstance(one, Sidecar):
-            behavior = escape(one.header.behavior_id)
-            table.add_row(escape(name), str(one.rows), str(one.episodes), decimal(one.bytes), one.codec, behavior)
+            behavior = _plain(one.header.behavior_id)
+            table.add_row(_plain(name), str(one.rows), str(one.episodes), decimal(one.bytes), one.codec, behavior)
         else:
-            table.add_row(escape(name), "", "", "", "", Text(str(one), style="red"))
+            table.add_row(_plain(name), "", "", "", "", Text(printable(str(one)), style="red"))
     return table
 
 
@@ -50,16 +51,16 @@ def summary_tables(url: str, summary: Summary) -> Iterator[RenderableType]:
         "actions": ", ".join(header.action_names),
         "reward": " + ".join(f"{weight:g} {name}" for name, weight in header.reward_weights.items()),
     }
-    table = _table(f"[bold]{escape(url)}", ("", ""), [(name, escape(str(fact))) for name, fact in facts.items()])
+    table = _table(f"[bold]{_plain(url)}", ("", ""), [(name, _plain(str(fact))) for name, fact in facts.items()])
     table.show_header = False
     yield table
     for reason in summary.bad.values():
-        yield Text(f"left out: {reason}", style="red")
-    behaviors = [(escape(policy), seed, count) for (policy, seed), count in summary.behaviors.items()]
+        yield Text(printable(f"left out: {reason}"), style="red")
+    behaviors = [(_plain(policy), seed, count) for (policy, seed), count in summary.behaviors.items()]
     yield _table("", ("behaviour policy", "seed", "episodes"), behaviors)
-    yield _table("", ("scene", "episodes"), [(escape(scene), count) for scene, count in summary.scenes.items()])
+    yield _table("", ("scene", "episodes"), [(_plain(scene), count) for scene, count in summary.scenes.items()])
     columns: dict[str, npt.NDArray[np.floating]] = {"reward": summary.returns, **summary.terms}
-    statistics = [(escape(name), *(f"{number:.4g}" for number in _statistics(of))) for name, of in columns.items()]
+    statistics = [(_plain(name), *(f"{number:.4g}" for number in _statistics(of))) for name, of in columns.items()]
     yield _table("", ("per episode", "mean", "std", "min", "25%", "50%", "75%", "max"), statistics)
     yield _histogram(summary.returns)
 
@@ -67,10 +68,14 @@ def summary_tables(url: str, summary: Summary) -> Iterator[RenderableType]:
 def _table(title: str, heads: Sequence[str], rows: Sequence[Sequence[object]]) -> Table:
     table = Table(title=title or None, title_justify="left", box=None, pad_edge=False, title_style="")
     for index, head in enumerate(heads):
-        table.add_column(head, justify="right" if index and len(heads) > 2 else "left", overflow="fold")
+        table.add_column(head, justify="right" if index and head else "left", overflow="fold")
     for row in rows:
         table.add_row(*map(str, row))
     return table
+
+
+def _plain(text: str) -> str:
+    return escape(printable(text))
 
 
 def _statistics(values: npt.NDArray[np.floating]) -> list[float]:

@@ -80,6 +80,15 @@ def test_info_sums_up(buffer: Path, run: Run) -> None:
     assert run("info", buffer.parent)[0] == 2
 
 
+def test_a_hostile_buffer_does_not_steer_the_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(tmp_path, 0, header=replace(HEADER, behavior_id="[red]\x1b]0;owned\x07", ldm_id="\x1b[2J"))
+    for command in ("ls", "info"):
+        with pytest.raises(SystemExit):
+            main(lambda command=command: app(["buffer", command, str(tmp_path)]))
+        printed = capsys.readouterr().out
+        assert "[red]" in printed and "\x1b]" not in printed and "\x1b[2J" not in printed and "\x07" not in printed
+
+
 def test_verify_names_what_is_wrong_by_its_exit_status_too(buffer: Path, run: Run) -> None:
     assert run("verify", buffer) == (0, f"{buffer}: every shard is sound")
     for path in buffer.glob(f"{name(3)}*"):
