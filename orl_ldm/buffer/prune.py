@@ -8,7 +8,7 @@ from pathlib import Path
 
 from orl_ldm.buffer import shard
 from orl_ldm.buffer.local import TEMPORARY
-from orl_ldm.buffer.schema import OtherSchemaError, ShardError, Sidecar
+from orl_ldm.buffer.schema import ForeignError, ShardError, Sidecar
 from orl_ldm.buffer.store import Entry, Store
 from orl_ldm.errors import UserError
 
@@ -81,7 +81,7 @@ def _quarantined(
             shard.checked_columns(store, entries, side)
         except ShardError as error:
             # What a store cannot read just now may be sound, and so may what another version wrote.
-            removable = not isinstance(error, OtherSchemaError) and not isinstance(error.__cause__, OSError)
+            removable = not isinstance(error, ForeignError) and not isinstance(error.__cause__, OSError)
             yield Waste(name + shard.SIDECAR_SUFFIX, f"shard {name} {error}", removable)
             for entry in entries:
                 if (data := _DATA.fullmatch(entry)) and data[1] == name:

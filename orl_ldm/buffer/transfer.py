@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from orl_ldm.buffer import rules, shard, sidecar
-from orl_ldm.buffer.schema import ImageRef, OtherSchemaError, ShardError, Sidecar
+from orl_ldm.buffer.schema import ForeignError, ImageRef, ShardError, Sidecar
 from orl_ldm.buffer.store import FETCHES, Entry, Store
 from orl_ldm.errors import UserError
 
@@ -88,12 +88,12 @@ def _found(store: Store, bad: dict[str, str]) -> Iterator[_Found]:
             bad.setdefault(name, f"shard {name} of {store.url} {side}")
 
 
-def _present(store: Store) -> dict[str, _Found | OtherSchemaError]:
+def _present(store: Store) -> dict[str, _Found | ForeignError]:
     """What stands in the target and is not replaced: a damaged sidecar, or one without data, is."""
     entries = shard.listing(store) or {}
-    present: dict[str, _Found | OtherSchemaError] = {}
+    present: dict[str, _Found | ForeignError] = {}
     for name, one in shard.sidecars(store, entries, shard.names(entries)).items():
-        if isinstance(one, OtherSchemaError):
+        if isinstance(one, ForeignError):
             present[name] = one
         elif isinstance(one, Sidecar):
             if shard.has_data(entries, one):
@@ -118,9 +118,9 @@ def _check_together(found: Sequence[_Found]) -> None:
                 )
 
 
-def _is_there(one: _Found, existing: _Found | OtherSchemaError | None) -> bool:
+def _is_there(one: _Found, existing: _Found | ForeignError | None) -> bool:
     """Whether the target has this work, be it another run of it: seconds and codec may differ."""
-    if isinstance(existing, OtherSchemaError):
+    if isinstance(existing, ForeignError):
         raise UserError(f"shard {one.sidecar.name} of the target {existing}; until then, use another folder")
     if existing is None:
         return False
