@@ -4,36 +4,25 @@ Legend: N rows (transitions), E episodes.
 """
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from orl_ldm.buffer import memory, rules, shard
-from orl_ldm.buffer.schema import Header, ImageRef, ShardError, Sidecar, field_specs
+from orl_ldm.buffer import memory, rules, shard, together
+from orl_ldm.buffer.schema import Header, ShardError, field_specs
 from orl_ldm.buffer.selection import Selection
-from orl_ldm.buffer.store import FETCHES, Entry, Store
+from orl_ldm.buffer.store import FETCHES
+from orl_ldm.buffer.together import Found
 from orl_ldm.buffer.transitions import Transitions
 from orl_ldm.errors import UserError
 from orl_ldm.reward import TERMS, RewardWeights, compose
 
 _Arrays = dict[str, npt.NDArray[Any]]
-
-
-@dataclass(frozen=True)
-class _Found:
-    """A shard with a readable sidecar, and where it was found."""
-
-    store: Store
-    entries: Mapping[str, Entry]
-    sidecar: Sidecar
-
-    def __str__(self) -> str:
-        return f"shard {self.sidecar.name} of {self.store.url}"
 
 
 def read(
@@ -57,7 +46,7 @@ def read(
     """
     places = [urls] if isinstance(urls, str | Path) else list(urls)
     bad: dict[str, str] = {}
-    found = sorted(_find(places, bad), key=lambda one: one.sidecar.name)  # stable: buffers in the order given
+    found = sorted(together.find(places, bad), key=lambda one: one.sidecar.name)  # stable: buffers in the order given
     _check_together(found, feature_names)
     # Only what is declared in the size of data that are there has memory set aside for it.
     wanted = [one for one in found if select.takes_behavior(one.sidecar.header) and _has_its_size(one, bad)]
@@ -77,23 +66,7 @@ def read(
     raise UserError(f"no episode of {_list(places)} passes {select}; relax the filters")
 
 
-def _find(places: Sequence[str | Path], bad: dict[str, str]) -> Iterator[_Found]:
-    if not places:
-        raise UserError("no buffer was given to read; give at least one folder or URL")
-    for place in places:
-        store = Store(place)
-        entries = shard.listed(store)
-        shards = shard.names(entries)
-        if not shards:
-            raise UserError(f"the buffer {store.url} has no shards; collect into it first, or give another folder")
-        for name, sidecar in shard.sidecars(store, entries, shards).items():
-            if isinstance(sidecar, Sidecar):
-                yield _Found(store, entries, sidecar)
-            else:
-                _quarantine(bad, name, f"shard {name} of {store.url} {sidecar}")
-
-
-def _check_together(found: Sequence[_Found], feature_names: Sequence[str] | None) -> None:
+def _check_together(found: Sequence[Found], feature_names: Sequence[str] | None) -> None:
     if not found:
         return
     first = found[0]
@@ -101,21 +74,19 @@ def _check_together(found: Sequence[_Found], feature_names: Sequence[str] | None
     if feature_names is not None and tuple(feature_names) != names:
         difference = rules.difference("feature_names", names, tuple(feature_names))
         raise UserError(f"{first} has other features: its {difference}; use a buffer collected with the same features")
-    for other in found[1:]:
-        if differences := rules.header_differences(other.sidecar.header, first.sidecar.header):
-            raise UserError(f"{other} does not go with {first}: its {differences[0]}; read them separately")
+    together.check_headers(found)
 
 
-def _has_its_size(one: _Found, bad: dict[str, str]) -> bool:
+def _has_its_size(one: Found, bad: dict[str, str]) -> bool:
     try:
         shard.check_size(one.store, one.entries, one.sidecar)
     except ShardError as error:
-        _quarantine(bad, one.sidecar.name, f"{one} {error}")
+        together.quarantine(bad, one.sidecar.name, f"{one} {error}")
         return False
     return True
 
 
-def _load(found: Sequence[_Found], bad: dict[str, str], limit: int) -> tuple[_Arrays, list[_Found]]:
+def _load(found: Sequence[Found], bad: dict[str, str], limit: int) -> tuple[_Arrays, list[Found]]:
     """Columns of the good shards, one after another, and those shards.
 
     Several are fetched and hashed at a time; each goes straight to its own rows.
@@ -136,14 +107,14 @@ def _load(found: Sequence[_Found], bad: dict[str, str], limit: int) -> tuple[_Ar
         reasons = list(pool.map(_load_one, found, parts))
     for one, reason in zip(found, reasons, strict=True):
         if reason:
-            _quarantine(bad, one.sidecar.name, f"{one} {reason}")
+            together.quarantine(bad, one.sidecar.name, f"{one} {reason}")
     if any(reasons):
         keep = np.repeat([not reason for reason in reasons], [one.sidecar.rows for one in found])
         columns = {name: memory.compact(column, keep) for name, column in columns.items()}
     return columns, [one for one, reason in zip(found, reasons, strict=True) if not reason]
 
 
-def _load_one(one: _Found, into: _Arrays) -> str:
+def _load_one(one: Found, into: _Arrays) -> str:
     """Fill a shard's rows; why they cannot be trusted, or nothing."""
     try:
         for name, column in shard.columns(one.store, one.entries, one.sidecar).items():
@@ -151,10 +122,6 @@ def _load_one(one: _Found, into: _Arrays) -> str:
     except ShardError as error:
         return str(error)
     return next(iter(shard.content_problems(into, one.sidecar)), "")
-
-
-def _quarantine(bad: dict[str, str], name: str, reason: str) -> None:
-    bad[name] = f"{bad[name]}; {reason}" if name in bad else reason  # the same name in two buffers
 
 
 def _reweighed(columns: _Arrays, header: Header, weights: RewardWeights) -> Header:
@@ -171,10 +138,10 @@ def _reweighed(columns: _Arrays, header: Header, weights: RewardWeights) -> Head
 
 
 def _join(
-    header: Header, columns: _Arrays, good: Sequence[_Found], bad: Mapping[str, str], select: Selection
+    header: Header, columns: _Arrays, good: Sequence[Found], bad: Mapping[str, str], select: Selection
 ) -> Transitions:
     """The transitions of the selected episodes, each once."""
-    images = _join_images(good)
+    images = together.images(good)
     starts, stops = rules.episode_bounds(columns).T  # (E,), (E,)
     collections = [(one.sidecar.header.behavior_id, one.sidecar.header.seed) for one in good]
     numbers = {collection: number for number, collection in enumerate(dict.fromkeys(collections))}
@@ -199,19 +166,6 @@ def _first_of_each(collection: npt.NDArray[np.int64], episode: npt.NDArray[np.in
             first[places] = False
             first[places[np.unique(episode[places], return_index=True)[1]]] = True
     return first
-
-
-def _join_images(found: Sequence[_Found]) -> dict[int, ImageRef]:
-    images: dict[int, ImageRef] = {}
-    for one in found:
-        for image in one.sidecar.images:
-            known = images.setdefault(image.image_id, image)
-            if known is not image and known != image:
-                raise UserError(
-                    f"{one} calls image {image.image_id} {image.name!r} ({image.scene}), but an earlier shard says "
-                    f"{known.name!r} ({known.scene}); read the buffers separately"
-                )
-    return images
 
 
 def _list(places: Sequence[str | Path]) -> str:

@@ -9,9 +9,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from orl_ldm.buffer import rules, shard, sidecar
-from orl_ldm.buffer.schema import ForeignError, ImageRef, ShardError, Sidecar
-from orl_ldm.buffer.store import FETCHES, Entry, Store
+from orl_ldm.buffer import rules, shard, sidecar, together
+from orl_ldm.buffer.schema import ForeignError, ShardError, Sidecar
+from orl_ldm.buffer.store import FETCHES, Store
+from orl_ldm.buffer.together import Found
 from orl_ldm.errors import UserError
 
 #: Shards that are under way at the same time take up to this many bytes, or are one.
@@ -28,18 +29,6 @@ class Transferred:
     bad: Mapping[str, str]  # shards that were not copied -> a sentence that says why
 
 
-@dataclass(frozen=True)
-class _Found:
-    """A shard with a readable sidecar, and where it was found."""
-
-    store: Store
-    entries: Mapping[str, Entry]
-    sidecar: Sidecar
-
-    def __str__(self) -> str:
-        return f"shard {self.sidecar.name} of {self.store.url}"
-
-
 def transfer(
     sources: Sequence[str | Path], target: str | Path, advance: Callable[[int, int], None] = lambda done, total: None
 ) -> Transferred:
@@ -50,11 +39,13 @@ def transfer(
     target holds other work; and when a store fails, with the shards that arrived kept.
     """
     bad: dict[str, str] = {}
-    found = [one for source in sources for one in _found(Store(source), bad)]
+    found = list(together.find(sources, bad))
     store = Store(target)
     present = _present(store)
-    _check_together([*(one for one in present.values() if isinstance(one, _Found)), *found])
-    wanted: dict[str, list[_Found]] = {}
+    joined = [*(one for one in present.values() if isinstance(one, Found)), *found]
+    together.check_headers(joined)
+    together.images(joined)
+    wanted: dict[str, list[Found]] = {}
     for one in found:
         if not _is_there(one, present.get(one.sidecar.name)):
             wanted.setdefault(one.sidecar.name, []).append(one)
@@ -76,49 +67,22 @@ def transfer(
     )
 
 
-def _found(store: Store, bad: dict[str, str]) -> Iterator[_Found]:
-    entries = shard.listed(store)
-    names = shard.names(entries)
-    if not names:
-        raise UserError(f"the buffer {store.url} has no shards; collect into it first, or give another one")
-    for name, side in shard.sidecars(store, entries, names).items():
-        if isinstance(side, Sidecar):
-            yield _Found(store, entries, side)
-        else:
-            bad.setdefault(name, f"shard {name} of {store.url} {side}")
-
-
-def _present(store: Store) -> dict[str, _Found | ForeignError]:
+def _present(store: Store) -> dict[str, Found | ForeignError]:
     """What stands in the target and is not replaced: a damaged sidecar, or one without data, is."""
     entries = shard.listing(store) or {}
-    present: dict[str, _Found | ForeignError] = {}
+    present: dict[str, Found | ForeignError] = {}
     for name, one in shard.sidecars(store, entries, shard.names(entries)).items():
         if isinstance(one, ForeignError):
             present[name] = one
         elif isinstance(one, Sidecar):
             if shard.has_data(entries, one):
-                present[name] = _Found(store, entries, one)
+                present[name] = Found(store, entries, one)
         elif isinstance(one.__cause__, OSError):
             raise UserError(f"shard {name} of {store.url} {one}; run the same command again when the store is well")
     return present
 
 
-def _check_together(found: Sequence[_Found]) -> None:
-    """Refuse what a reader would refuse to read as one."""
-    images: dict[int, tuple[_Found, ImageRef]] = {}
-    for one in found:
-        if differences := rules.header_differences(one.sidecar.header, found[0].sidecar.header):
-            raise UserError(f"{one} does not go with {found[0]}: its {differences[0]}; keep them in separate buffers")
-        for image in one.sidecar.images:
-            first, known = images.setdefault(image.image_id, (one, image))
-            if known != image:
-                raise UserError(
-                    f"{one} calls image {image.image_id} {image.name!r} ({image.scene}), but {first} says "
-                    f"{known.name!r} ({known.scene}); keep them in separate buffers"
-                )
-
-
-def _is_there(one: _Found, existing: _Found | ForeignError | None) -> bool:
+def _is_there(one: Found, existing: Found | ForeignError | None) -> bool:
     """Whether the target has this work, be it another run of it: seconds and codec may differ."""
     if isinstance(existing, ForeignError):
         raise UserError(f"shard {one.sidecar.name} of the target {existing}; until then, use another folder")
@@ -130,13 +94,13 @@ def _is_there(one: _Found, existing: _Found | ForeignError | None) -> bool:
     return True
 
 
-def _bytes(choices: Sequence[_Found]) -> int:
+def _bytes(choices: Sequence[Found]) -> int:
     return max(one.sidecar.bytes for one in choices)
 
 
-def _batches(wanted: Mapping[str, list[_Found]]) -> Iterator[list[list[_Found]]]:
+def _batches(wanted: Mapping[str, list[Found]]) -> Iterator[list[list[Found]]]:
     """In the order of names, as much as fits in memory at once."""
-    batch: list[list[_Found]] = []
+    batch: list[list[Found]] = []
     for name in sorted(wanted):
         if batch and sum(map(_bytes, [*batch, wanted[name]])) > BATCH_BYTES:
             yield batch
@@ -146,9 +110,7 @@ def _batches(wanted: Mapping[str, list[_Found]]) -> Iterator[list[list[_Found]]]
         yield batch
 
 
-def _together(
-    target: Store, batch: Sequence[list[_Found]], bad: dict[str, str]
-) -> Iterator[tuple[str, Sidecar | None]]:
+def _together(target: Store, batch: Sequence[list[Found]], bad: dict[str, str]) -> Iterator[tuple[str, Sidecar | None]]:
     """(name, what arrived) of each shard of a batch; interrupted, those that have not begun do not begin."""
     with ThreadPoolExecutor(FETCHES) as pool:
         try:
@@ -159,12 +121,12 @@ def _together(
             raise
 
 
-def _first_sound(target: Store, choices: Sequence[_Found], bad: dict[str, str]) -> Sidecar | None:
+def _first_sound(target: Store, choices: Sequence[Found], bad: dict[str, str]) -> Sidecar | None:
     for one in choices:
         try:
             return _copy(one, target)
         except ShardError as error:
-            bad.setdefault(one.sidecar.name, f"{one} {error}")
+            together.quarantine(bad, one.sidecar.name, f"{one} {error}")
         except OSError as error:
             raise UserError(
                 f"cannot copy {one} to {target.url}: {error.strerror or error}; what arrived is kept: "
@@ -173,7 +135,7 @@ def _first_sound(target: Store, choices: Sequence[_Found], bad: dict[str, str]) 
     return None
 
 
-def _copy(one: _Found, target: Store) -> Sidecar:
+def _copy(one: Found, target: Store) -> Sidecar:
     """Publish the shard's own bytes, its sidecar as it is."""
     path = one.sidecar.name + shard.SIDECAR_SUFFIX
     content = one.store.read([path])[path]
