@@ -1,5 +1,6 @@
 """Shards that travel: whole and sound, once, wherever they are stopped."""
 
+import json
 import sys
 import uuid
 from dataclasses import replace
@@ -12,7 +13,7 @@ from buffer_samples import HEADER, columns, data_files, images, name, write
 from fsspec.implementations.memory import MemoryFileSystem
 from test_buffer_crashes import small_disk  # noqa: F401  # a fixture
 
-from orl_ldm.buffer import SCHEMA_VERSION, BufferWriter, ImageRef, read, store, verify
+from orl_ldm.buffer import SCHEMA_VERSION, BufferWriter, ImageRef, read, signing, store, verify
 from orl_ldm.buffer.convert import convert
 from orl_ldm.buffer.prune import prune
 from orl_ldm.buffer.schema import CodecName
@@ -169,6 +170,37 @@ def test_a_full_disk_keeps_what_arrived_and_the_same_call_goes_on(
     with pytest.raises(UserError, match="No space left on device"):
         transfer([tmp_path / "a"], small_disk / "b")
     assert arrived < set(read(small_disk / "b", strict=True).shards)
+
+
+@pytest.mark.parametrize("key", ["another key of the team", ""])
+def test_signed_shards_are_neither_replaced_nor_pruned_by_who_has_another_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str
+) -> None:
+    monkeypatch.setenv(signing.VARIABLE, "the key of the team")
+    write(tmp_path / "theirs", 0)
+    monkeypatch.setenv(signing.VARIABLE, key)
+    write(tmp_path / "mine", 0, noise=1)
+    before = contents(tmp_path / "theirs")
+    if key:
+        with pytest.raises(UserError, match=rf"shard {name(0)} of the target .* use another folder"):
+            transfer([tmp_path / "mine"], tmp_path / "theirs")
+        assert [waste.removable for waste in prune(tmp_path / "theirs", 0, quarantined=True)] == [False, False]
+        assert list(transfer([tmp_path / "theirs"], tmp_path / "new").bad) == [name(0)]
+    else:
+        assert transfer([tmp_path / "theirs"], tmp_path / "new").copied == (name(0),)
+        assert contents(tmp_path / "new") == before  # its signature travels with it
+    assert contents(tmp_path / "theirs") == before
+
+
+def test_shards_of_schema_1_travel_as_they_are_and_are_converted_to_the_present_one(tmp_path: Path) -> None:
+    old = Path(__file__).parent / "schema1"
+    transfer([old], tmp_path / "copy")
+    assert contents(tmp_path / "copy") == contents(old)
+    convert(old, tmp_path / "new", "hdf5")
+    for key, column in read(old).columns.items():
+        np.testing.assert_array_equal(read(tmp_path / "new", strict=True).columns[key], column)
+    schemas = {json.loads(path.read_text())["schema"] for path in (tmp_path / "new").glob("*.json")}
+    assert schemas == {SCHEMA_VERSION}
 
 
 class Flaky(MemoryFileSystem):  # type: ignore[misc]
