@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, is_dataclass
@@ -16,6 +17,11 @@ T = TypeVar("T")
 
 #: Set as `__pydantic_config__` in every configuration dataclass: a key that does not exist is an error.
 STRICT = ConfigDict(extra="forbid")
+
+
+def cache_folder() -> Path:
+    """Where files live that are fetched or made again when they are missing: $ORL_LDM_CACHE, or ~/.cache/orl-ldm."""
+    return Path(os.environ.get("ORL_LDM_CACHE") or "~/.cache/orl-ldm").expanduser()
 
 
 def read_toml(path: Path) -> dict[str, Any]:

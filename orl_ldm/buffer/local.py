@@ -15,7 +15,7 @@ if sys.platform != "win32":
 TEMPORARY = ".tmp-"  # readers ignore every name that starts so
 
 
-def publish(root: Path, shard: str, targets: Mapping[str, Mapping[str, bytes]]) -> None:
+def publish(root: Path, shard: str, targets: Mapping[str, Mapping[str, bytes | memoryview]]) -> None:
     """Make each `root/target` a file (the empty path alone) or a folder of files, in this order, durably.
 
     All of them are written and flushed inside a temporary folder of `shard` first, so that a full disk is met before
@@ -66,6 +66,15 @@ def sweep(root: Path, shard: str) -> None:
             os.close(lock)
 
 
+def abandoned(stage: Path) -> bool:
+    """Whether the writer of a temporary folder is gone for sure: not where the file system has no locks."""
+    try:
+        os.close(_lock(stage))
+    except OSError:
+        return False
+    return True
+
+
 def _lock(folder: Path) -> int:
     """A descriptor that holds the folder until it is closed, or until the process ends, however it ends.
 
@@ -81,7 +90,7 @@ def _lock(folder: Path) -> int:
     return descriptor
 
 
-def _write(path: Path, content: bytes) -> None:
+def _write(path: Path, content: bytes | memoryview) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("xb") as file:
         file.write(content)

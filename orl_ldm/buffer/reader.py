@@ -1,32 +1,28 @@
-"""Read one or many buffers into memory, and take nothing on trust.
+"""Read one or many buffers as one, and take nothing on trust.
 
 Legend: N rows (transitions), E episodes.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+import os
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from orl_ldm.buffer import rules, shard
-from orl_ldm.buffer.schema import Columns, Header, ImageRef, ShardError, Sidecar, field_specs
-from orl_ldm.buffer.store import Entry, Store
+from orl_ldm.buffer import memory, rules, shard, together
+from orl_ldm.buffer.schema import Header, ShardError, field_specs
+from orl_ldm.buffer.selection import Selection
+from orl_ldm.buffer.store import FETCHES
+from orl_ldm.buffer.together import Found
 from orl_ldm.buffer.transitions import Transitions
 from orl_ldm.errors import UserError
+from orl_ldm.reward import TERMS, RewardWeights, compose
 
-
-@dataclass(frozen=True)
-class _Found:
-    """A shard with a readable sidecar, and where it was found."""
-
-    store: Store
-    entries: Mapping[str, Entry]
-    sidecar: Sidecar
-
-    def __str__(self) -> str:
-        return f"shard {self.sidecar.name} of {self.store.url}"
+_Arrays = dict[str, npt.NDArray[Any]]
 
 
 def read(
@@ -34,45 +30,43 @@ def read(
     *,
     feature_names: Sequence[str] | None = None,
     strict: bool = False,
+    memory_limit: int = 0,
+    select: Selection = Selection(),
+    weights: RewardWeights | None = None,
 ) -> Transitions:
-    """All transitions of one or many buffers. Episodes that several shards hold are taken from the first.
+    """The transitions of one or many buffers. Episodes that several shards hold are taken from the first.
+
+    Columns that need more than `memory_limit` bytes are mapped from disk instead of held in memory (0: never); the
+    shards that are being checked stay within it too, as long as one fits. `select` filters episodes; `weights`
+    compose the rewards anew from the raw terms.
 
     A shard that is damaged, or in another schema, is left out and named in `quarantined`; under `strict` it raises.
     Raises UserError for a buffer that does not exist or has no shards, for shards that do not belong together, for
-    `feature_names` other than the buffer's, and when no good shard is left.
+    `feature_names` other than the buffer's, when no good shard is left or no episode passes, and without room.
     """
     places = [urls] if isinstance(urls, str | Path) else list(urls)
     bad: dict[str, str] = {}
-    found = sorted(_find(places, bad), key=lambda one: one.sidecar.name)  # stable: buffers in the order given
+    found = sorted(together.find(places, bad), key=lambda one: one.sidecar.name)  # stable: buffers in the order given
     _check_together(found, feature_names)
-    good = [(one, columns) for one in found if (columns := _load(one, bad)) is not None]
+    # Only what is declared in the size of data that are there has memory set aside for it.
+    wanted = [one for one in found if select.takes_behavior(one.sidecar.header) and _has_its_size(one, bad)]
+    columns, good = _load(wanted, bad, memory_limit)
     if strict and bad:
         raise UserError(f"{next(iter(bad.values()))}; run verify for all problems")
-    if not good:
+    if not good and (bad or not found):
         raise UserError(
             f"no good shard is left in {_list(places)}: {'; '.join(list(bad.values())[:3])}; "
             "run verify, then copy or collect the shards again"
         )
-    return _join(good, bad)
+    if good:
+        header = good[0].sidecar.header if weights is None else _reweighed(columns, good[0].sidecar.header, weights)
+        transitions = _join(header, columns, good, bad, select)
+        if len(transitions):
+            return transitions
+    raise UserError(f"no episode of {_list(places)} passes {select}; relax the filters")
 
 
-def _find(places: Sequence[str | Path], bad: dict[str, str]) -> Iterator[_Found]:
-    if not places:
-        raise UserError("no buffer was given to read; give at least one folder or URL")
-    for place in places:
-        store = Store(place)
-        entries = shard.listed(store)
-        shards = shard.names(entries)
-        if not shards:
-            raise UserError(f"the buffer {store.url} has no shards; collect into it first, or give another folder")
-        for name, sidecar in shard.sidecars(store, entries, shards).items():
-            if isinstance(sidecar, Sidecar):
-                yield _Found(store, entries, sidecar)
-            else:
-                _quarantine(bad, name, f"shard {name} of {store.url} {sidecar}")
-
-
-def _check_together(found: Sequence[_Found], feature_names: Sequence[str] | None) -> None:
+def _check_together(found: Sequence[Found], feature_names: Sequence[str] | None) -> None:
     if not found:
         return
     first = found[0]
@@ -80,61 +74,98 @@ def _check_together(found: Sequence[_Found], feature_names: Sequence[str] | None
     if feature_names is not None and tuple(feature_names) != names:
         difference = rules.difference("feature_names", names, tuple(feature_names))
         raise UserError(f"{first} has other features: its {difference}; use a buffer collected with the same features")
-    for other in found[1:]:
-        if differences := rules.header_differences(other.sidecar.header, first.sidecar.header):
-            raise UserError(f"{other} does not go with {first}: its {differences[0]}; read them separately")
+    together.check_headers(found)
 
 
-def _load(one: _Found, bad: dict[str, str]) -> Columns | None:
+def _has_its_size(one: Found, bad: dict[str, str]) -> bool:
     try:
-        return shard.checked_columns(one.store, one.entries, one.sidecar)
+        shard.check_size(one.store, one.entries, one.sidecar)
     except ShardError as error:
-        _quarantine(bad, one.sidecar.name, f"{one} {error}")
-        return None
+        together.quarantine(bad, one.sidecar.name, f"{one} {error}")
+        return False
+    return True
 
 
-def _quarantine(bad: dict[str, str], name: str, reason: str) -> None:
-    bad[name] = f"{bad[name]}; {reason}" if name in bad else reason  # the same name in two buffers
+def _load(found: Sequence[Found], bad: dict[str, str], limit: int) -> tuple[_Arrays, list[Found]]:
+    """Columns of the good shards, one after another, and those shards.
+
+    Several are fetched and hashed at a time; each goes straight to its own rows.
+    """
+    if not found:
+        return {}, []
+    specs = field_specs(found[0].sidecar.header)
+    stops = np.cumsum([one.sidecar.rows for one in found])
+    folder = memory.folder_for(int(stops[-1]) * sum(spec.row_bytes for spec in specs), limit)
+    columns = {spec.name: memory.empty((int(stops[-1]), *spec.shape), spec.dtype, folder) for spec in specs}
+    parts = [
+        {name: column[stop - one.sidecar.rows : stop] for name, column in columns.items()}
+        for one, stop in zip(found, stops, strict=True)
+    ]
+    largest = max(one.sidecar.bytes for one in found)
+    at_once = FETCHES if folder is None else max(1, min(FETCHES, limit // largest))
+    with ThreadPoolExecutor(min(at_once, os.cpu_count() or 1)) as pool:
+        reasons = list(pool.map(_load_one, found, parts))
+    for one, reason in zip(found, reasons, strict=True):
+        if reason:
+            together.quarantine(bad, one.sidecar.name, f"{one} {reason}")
+    if any(reasons):
+        keep = np.repeat([not reason for reason in reasons], [one.sidecar.rows for one in found])
+        columns = {name: memory.compact(column, keep) for name, column in columns.items()}
+    return columns, [one for one, reason in zip(found, reasons, strict=True) if not reason]
 
 
-def _join(good: Sequence[tuple[_Found, Columns]], bad: Mapping[str, str]) -> Transitions:
-    seen: set[tuple[str, int, int]] = set()
-    parts: list[Columns] = []
-    names: list[str] = []
-    for one, columns in good:
-        if (fresh := _fresh_rows(one.sidecar.header, columns, seen)).any():
-            parts.append({name: column[fresh] for name, column in columns.items()})
-            names.append(one.sidecar.name)
-    header = good[0][0].sidecar.header
-    return Transitions(
-        header=header,
-        columns={spec.name: np.concatenate([part[spec.name] for part in parts]) for spec in field_specs(header)},
-        images=_join_images([one for one, _ in good]),
-        shards=tuple(names),
-        quarantined=dict(bad),
-    )
+def _load_one(one: Found, into: _Arrays) -> str:
+    """Fill a shard's rows; why they cannot be trusted, or nothing."""
+    try:
+        for name, column in shard.columns(one.store, one.entries, one.sidecar).items():
+            into[name][...] = column
+    except ShardError as error:
+        return str(error)
+    return next(iter(shard.content_problems(into, one.sidecar)), "")
 
 
-def _fresh_rows(header: Header, columns: Columns, seen: set[tuple[str, int, int]]) -> npt.NDArray[np.bool_]:
-    """(N,) rows of episodes that were not seen yet; marks them as seen."""
-    keys = rules.episode_keys(header, columns)
-    fresh = np.array([key not in seen for key in keys], dtype=np.bool_)  # (E,)
-    seen.update(keys)
+def _reweighed(columns: _Arrays, header: Header, weights: RewardWeights) -> Header:
+    """Compose `rewards` anew from the raw terms, in place; the header that says so."""
+    if header.term_names != TERMS:
+        raise UserError(
+            f"rewards cannot be weighed anew: the buffer logs {', '.join(header.term_names)} where "
+            f"{', '.join(TERMS)} are needed; read it without weights"
+        )
+    last = rules.episode_bounds(columns)[:, 1] - 1  # (E,)
+    columns["rewards"][:] = 0
+    columns["rewards"][last] = compose(columns["values"][last], weights, header.nfe_max)
+    return replace(header, reward_weights=asdict(weights))
+
+
+def _join(
+    header: Header, columns: _Arrays, good: Sequence[Found], bad: Mapping[str, str], select: Selection
+) -> Transitions:
+    """The transitions of the selected episodes, each once."""
+    images = together.images(good)
     starts, stops = rules.episode_bounds(columns).T  # (E,), (E,)
-    return np.repeat(fresh, stops - starts)
+    collections = [(one.sidecar.header.behavior_id, one.sidecar.header.seed) for one in good]
+    numbers = {collection: number for number, collection in enumerate(dict.fromkeys(collections))}
+    collection = np.repeat([numbers[one] for one in collections], [one.sidecar.episodes for one in good])  # (E,)
+    taken = select.episodes(header, columns, images, _first_of_each(collection, columns["episode_id"][starts]))
+    names = [one.sidecar.name for one in good]
+    if not taken.all():
+        rows = np.repeat(taken, stops - starts)  # (N,)
+        ends = np.cumsum([one.sidecar.rows for one in good])
+        names = [name for name, part in zip(names, np.split(rows, ends[:-1]), strict=True) if part.any()]
+        columns = {name: memory.compact(column, rows) for name, column in columns.items()}
+    return Transitions(header, columns, images, tuple(names), dict(bad))
 
 
-def _join_images(found: Sequence[_Found]) -> dict[int, ImageRef]:
-    images: dict[int, ImageRef] = {}
-    for one in found:
-        for image in one.sidecar.images:
-            known = images.setdefault(image.image_id, image)
-            if known != image:
-                raise UserError(
-                    f"{one} calls image {image.image_id} {image.name!r} ({image.scene}), but an earlier shard says "
-                    f"{known.name!r} ({known.scene}); read the buffers separately"
-                )
-    return images
+def _first_of_each(collection: npt.NDArray[np.int64], episode: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+    """(E,) whether an episode is the first of its id in its collection."""
+    first = np.ones(len(episode), dtype=np.bool_)
+    for number in np.unique(collection):
+        places = np.flatnonzero(collection == number)
+        ordered = np.sort(episode[places])
+        if (ordered[1:] == ordered[:-1]).any():
+            first[places] = False
+            first[places[np.unique(episode[places], return_index=True)[1]]] = True
+    return first
 
 
 def _list(places: Sequence[str | Path]) -> str:

@@ -14,7 +14,10 @@ import numpy.typing as npt
 
 from orl_ldm.errors import UserError
 
-SCHEMA_VERSION: int = 1
+SCHEMA_VERSION: int = 2
+
+#: What readers read. Schema 1 had SHA-256 digests and no signatures; `convert` rewrites it in the present one.
+READABLE_SCHEMAS = (1, 2)
 
 #: A shard is one unit of work; one that is larger than this, on disk or in memory, is a mistake or an attack.
 MAX_SHARD_BYTES = 2**30
@@ -23,7 +26,6 @@ CodecName = Literal["hdf5", "zarr"]
 Columns = Mapping[str, npt.NDArray[Any]]
 
 _SHARD_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", re.ASCII)
-_INT64 = range(-(2**63), 2**63)
 
 
 class ShardError(Exception):
@@ -34,8 +36,16 @@ class ShardError(Exception):
         super().__init__(line if len(line) <= 400 else f"{line[:397]}...")
 
 
-class OtherSchemaError(ShardError):
-    """The shard may well be sound, but it was written by a version of this package that this one cannot read."""
+class ForeignError(ShardError):
+    """The shard may well be sound, but it is not for this reader; so no writer may replace it."""
+
+
+class OtherSchemaError(ForeignError):
+    """The shard was written by a version of this package that this one cannot read."""
+
+
+class SignatureError(ForeignError):
+    """The shard is not signed with the key that this machine has been given."""
 
 
 @dataclass(frozen=True)
@@ -65,8 +75,9 @@ class ImageRef:
     scene: str
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "image_id", int(self.image_id))
-        if self.image_id not in _INT64:
+        if type(self.image_id) is not int:
+            object.__setattr__(self, "image_id", int(self.image_id))
+        if not -(2**63) <= self.image_id < 2**63:
             raise UserError(f"ImageRef.image_id is {self.image_id}, which does not fit in 64 bits")
 
 
@@ -128,7 +139,7 @@ class Sidecar:
     rows: int
     episodes: int
     bytes: int  # of all data files together
-    sha256: str  # hex; see codec.digest
+    digest: str  # hex; see codec.digest
     fields: tuple[FieldSpec, ...]
     images: tuple[ImageRef, ...]
 
@@ -139,7 +150,7 @@ class Sidecar:
         It carries a part of the digest, so that data, once published, never change under their name: two machines
         that publish the same work at the same moment cannot leave the sidecar of one with the data of the other.
         """
-        return f"{self.name}.{self.sha256[:16]}.{'h5' if self.codec == 'hdf5' else 'zarr'}"
+        return f"{self.name}.{self.digest[:16]}.{'h5' if self.codec == 'hdf5' else 'zarr'}"
 
 
 def field_specs(header: Header) -> tuple[FieldSpec, ...]:

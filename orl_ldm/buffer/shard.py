@@ -77,25 +77,40 @@ def has_data(entries: Mapping[str, Entry], shard: Sidecar) -> bool:
 
 def columns(store: Store, entries: Mapping[str, Entry], shard: Sidecar) -> Columns:
     """The parsed columns, not yet judged by `rules`. Raises ShardError, saying why they cannot be trusted."""
-    if not has_data(entries, shard):
-        raise ShardError(
-            f"has no data: {shard.data} is missing; copy it again, or delete the sidecar and collect again"
-        )
     try:
-        files = _files(store, entries, shard)
+        files = _verified_files(store, entries, shard)
     except OSError as error:
         raise ShardError(f"has data that cannot be read ({error})") from error
-    if codec.digest(files) != shard.sha256:
-        raise ShardError(f"has data that do not match their SHA-256: {shard.data} was damaged or replaced")
     return codec.decode(shard.codec, files, shard.fields, shard.rows)
+
+
+def _verified_files(store: Store, entries: Mapping[str, Entry], shard: Sidecar) -> codec.Files:
+    files = _files(store, entries, shard)
+    if codec.digest(files, shard.schema) != shard.digest:
+        raise ShardError(f"has data that do not match their digest: {shard.data} was damaged or replaced")
+    return files
+
+
+def sound_files(store: Store, entries: Mapping[str, Entry], shard: Sidecar) -> codec.Files:
+    """The very bytes of a shard that keeps every rule, to be copied.
+
+    Raises ShardError with the first reason otherwise, and OSError when not the shard but the store is the trouble.
+    """
+    files = _verified_files(store, entries, shard)
+    _refuse_broken(codec.decode(shard.codec, files, shard.fields, shard.rows), shard)
+    return files
 
 
 def checked_columns(store: Store, entries: Mapping[str, Entry], shard: Sidecar) -> Columns:
     """The columns of a shard that keeps every rule. Raises ShardError with the first reason otherwise."""
     found = columns(store, entries, shard)
+    _refuse_broken(found, shard)
+    return found
+
+
+def _refuse_broken(found: Columns, shard: Sidecar) -> None:
     if problems := content_problems(found, shard):
         raise ShardError(problems[0])
-    return found
 
 
 def content_problems(found: Columns, shard: Sidecar) -> list[str]:
@@ -106,8 +121,21 @@ def content_problems(found: Columns, shard: Sidecar) -> list[str]:
     return problems
 
 
-def _files(store: Store, entries: Mapping[str, Entry], shard: Sidecar) -> codec.Files:
-    tree = {"": entries[shard.data]} if shard.codec == "hdf5" else store.tree(shard.data)
+def check_size(store: Store, entries: Mapping[str, Entry], shard: Sidecar) -> None:
+    """Raises ShardError unless a shard has plain files of the declared size, all together."""
+    _tree(store, entries, shard)
+
+
+def _tree(store: Store, entries: Mapping[str, Entry], shard: Sidecar) -> dict[str, Entry]:
+    """The data files by path. Raises ShardError."""
+    if not has_data(entries, shard):
+        raise ShardError(
+            f"has no data: {shard.data} is missing; copy it again, or delete the sidecar and collect again"
+        )
+    try:
+        tree = {"": entries[shard.data]} if shard.codec == "hdf5" else store.tree(shard.data)
+    except OSError as error:
+        raise ShardError(f"has data that cannot be read ({error})") from error
     if links := [path for path, entry in tree.items() if entry.kind != "file"]:
         raise ShardError(f"has in {shard.data} what is no plain file: {links[0]}")
     size = sum(entry.size for entry in tree.values())
@@ -115,6 +143,11 @@ def _files(store: Store, entries: Mapping[str, Entry], shard: Sidecar) -> codec.
         raise ShardError(
             f"has {size} bytes of data where {shard.bytes} are declared: {shard.data} is cut off or damaged"
         )
+    return tree
+
+
+def _files(store: Store, entries: Mapping[str, Entry], shard: Sidecar) -> codec.Files:
+    tree = _tree(store, entries, shard)
     full = {path: f"{shard.data}/{path}" if path else shard.data for path in tree}
     contents = store.read(list(full.values()))
     return {path: contents[full[path]] for path in tree}

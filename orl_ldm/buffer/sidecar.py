@@ -1,18 +1,19 @@
 """Sidecars as JSON text: written in one way only, read without believing anything.
 
-The text seals itself: its last key, `seal`, is the SHA-256 of all the bytes before that key.
+The text seals itself: its last key, `seal`, is the SHA-256 of all the bytes before that key. The key before it,
+`signature`, is empty or the HMAC of all the bytes before it.
 """
 
 import hashlib
 import json
 import re
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Iterator, Mapping
 from typing import Any, NoReturn, TypeVar, get_args
 
+from orl_ldm.buffer import signing
 from orl_ldm.buffer.schema import (
     MAX_SHARD_BYTES,
-    SCHEMA_VERSION,
+    READABLE_SCHEMAS,
     CodecName,
     FieldSpec,
     Header,
@@ -20,6 +21,7 @@ from orl_ldm.buffer.schema import (
     OtherSchemaError,
     ShardError,
     Sidecar,
+    SignatureError,
     field_specs,
     is_shard_name,
 )
@@ -28,31 +30,50 @@ from orl_ldm.errors import UserError
 #: Reading is refused above this; a sidecar of 100,000 images stays below it.
 MAX_SIDECAR_BYTES = 2**24
 
+_IMAGE_KEYS = ("image_id", "name", "scene")
+
+_SIGNATURE = b'"signature": "'
 _SEAL = b'"seal": "'
 _END = b'"\n}\n'
-_SHA256 = re.compile(r"[0-9a-f]{64}")
+_AFTER_SIGNATURE = re.compile(rb'[0-9a-f]{64}",\s*"seal": "[0-9a-f]{64}"\n}\n')
+_HEX = re.compile(r"[0-9a-f]{64}")
 _T = TypeVar("_T")
 
 
 def dumps(sidecar: Sidecar) -> bytes:
-    """The sidecar's file content: UTF-8 JSON, the same bytes for the same sidecar on every machine."""
-    head = json.dumps(asdict(sidecar), indent=1, allow_nan=False).encode()[:-2] + b",\n "
+    """The sidecar's file content: UTF-8 JSON, the same bytes for the same sidecar and key on every machine."""
+    images = {key: [getattr(image, key) for image in sidecar.images] for key in _IMAGE_KEYS}
+    body = vars(sidecar) | {"header": vars(sidecar.header), "fields": list(map(vars, sidecar.fields)), "images": images}
+    head = json.dumps(body, allow_nan=False)[:-1].encode() + b",\n "
+    secret = signing.key()
+    head += _SIGNATURE + (signing.sign(secret, head).encode() if secret else b"") + b'",\n '
+    return sealed(head)
+
+
+def sealed(head: bytes) -> bytes:
+    """The file content that begins with `head`, an object without its last key and brace."""
     return head + _SEAL + hashlib.sha256(head).hexdigest().encode() + _END
 
 
 def loads(content: bytes, name: str) -> Sidecar:
-    """The sidecar of shard `name` from its file's content. Raises ShardError, saying what is wrong with it."""
+    """The sidecar of shard `name` from its file's content, signed with this process's key if it has one.
+
+    Raises ShardError, saying what is wrong with it.
+    """
     if len(content) > MAX_SIDECAR_BYTES:
         raise ShardError(f"has a sidecar of {len(content)} bytes, more than {MAX_SIDECAR_BYTES}")
     doc = _parse(content)
     schema = _take(doc, "schema", int)
-    if schema != SCHEMA_VERSION:
+    if schema not in READABLE_SCHEMAS:
         raise OtherSchemaError(
-            f"is in schema {schema} but this version reads schema {SCHEMA_VERSION}: "
+            f"is in schema {schema} but this version reads schema {' and '.join(map(str, READABLE_SCHEMAS))}: "
             "read it with the orl_ldm that wrote it, or collect it again"
         )
     _check_seal(content, _take(doc, "seal", str))
-    _check_keys(doc, {*Sidecar.__dataclass_fields__, "seal"}, "sidecar")
+    if schema == 1:
+        doc["digest"] = doc.pop("sha256", None)
+    _check_keys(doc, {*Sidecar.__dataclass_fields__, "seal", *(() if schema == 1 else ("signature",))}, "sidecar")
+    _check_signature(content, "" if schema == 1 else _take(doc, "signature", str))
     codec = _take(doc, "codec", str)
     if codec not in get_args(CodecName):
         raise ShardError(f"has the unknown codec {_short(codec)}; known are {', '.join(get_args(CodecName))}")
@@ -64,9 +85,9 @@ def loads(content: bytes, name: str) -> Sidecar:
         rows=_take(doc, "rows", int),
         episodes=_take(doc, "episodes", int),
         bytes=_take(doc, "bytes", int),
-        sha256=_take(doc, "sha256", str),
+        digest=_take(doc, "digest", str),
         fields=tuple(_field(field) for field in _take(doc, "fields", list)),
-        images=tuple(_image(image) for image in _take(doc, "images", list)),
+        images=tuple(map(_image, _take(doc, "images", list)) if schema == 1 else _images(_take(doc, "images", dict))),
     )
     _check(sidecar, name)
     return sidecar
@@ -100,13 +121,25 @@ def _check_seal(content: bytes, seal: str) -> None:
         )
 
 
+def _check_signature(content: bytes, signature: str) -> None:
+    secret = signing.key()
+    if secret is None:
+        return
+    if not signature:
+        raise SignatureError(f"is not signed, and {signing.VARIABLE} is set: collect with that key, or unset it")
+    head, _, tail = content.rpartition(_SIGNATURE)
+    # Only the seal may follow: whatever else stood there would not be signed.
+    if not _AFTER_SIGNATURE.fullmatch(tail) or not signing.matches(secret, head, signature):
+        raise SignatureError(f"is signed with another key than {signing.VARIABLE}: do not trust it, or set its key")
+
+
 def _check(sidecar: Sidecar, name: str) -> None:
     if not is_shard_name(sidecar.name) or sidecar.name != name:
         raise ShardError(f"has the sidecar of {_short(sidecar.name)}: files were renamed or swapped; copy them again")
-    if _SHA256.fullmatch(sidecar.sha256) is None:
-        raise ShardError(f"declares the SHA-256 {_short(sidecar.sha256)}, which is not 64 lower-case hex digits")
+    if _HEX.fullmatch(sidecar.digest) is None:
+        raise ShardError(f"declares the digest {_short(sidecar.digest)}, which is not 64 lower-case hex digits")
     if sidecar.fields != field_specs(sidecar.header):
-        raise ShardError(f"declares other columns than schema {SCHEMA_VERSION} requires under its header")
+        raise ShardError(f"declares other columns than schema {sidecar.schema} requires under its header")
     memory = sidecar.rows * sum(field.row_bytes for field in sidecar.fields)
     if sidecar.rows < 1 or not 1 <= sidecar.episodes <= sidecar.rows:
         raise ShardError(f"declares {sidecar.rows} rows in {sidecar.episodes} episodes, which cannot be")
@@ -114,6 +147,8 @@ def _check(sidecar: Sidecar, name: str) -> None:
         raise ShardError(
             f"declares {sidecar.bytes} bytes on disk and {memory} in memory; {MAX_SHARD_BYTES} is the most allowed"
         )
+    if memory > sidecar.bytes:  # so that no small file makes a reader allocate much
+        raise ShardError(f"declares columns of {memory} bytes in {sidecar.bytes} bytes of data, which cannot be")
 
 
 def _header(doc: Mapping[str, Any]) -> Header:
@@ -149,6 +184,18 @@ def _image(doc: object) -> ImageRef:
         raise ShardError(f"has an image that cannot be: {error}") from None
 
 
+def _images(doc: Mapping[str, Any]) -> Iterator[ImageRef]:
+    """Images from a list for each of their facts."""
+    _check_keys(doc, set(_IMAGE_KEYS), "list of images")
+    lists = [_take(doc, key, list) for key in _IMAGE_KEYS]
+    for key, items, kind in zip(_IMAGE_KEYS, lists, (int, str, str), strict=True):
+        _check_items(key, items, kind)
+    try:
+        yield from (ImageRef(*facts) for facts in zip(*lists, strict=True))
+    except (UserError, ValueError) as error:
+        raise ShardError(f"has images that cannot be: {error}") from None
+
+
 def _object(doc: object, kind: type[FieldSpec] | type[ImageRef]) -> dict[str, Any]:
     if not isinstance(doc, dict):
         raise ShardError(f"has a sidecar with {_short(doc)} where a {kind.__name__} is needed")
@@ -164,9 +211,9 @@ def _take(doc: Mapping[str, Any], key: str, kind: type[_T]) -> _T:
 
 
 def _check_items(key: str, items: list[Any], *kinds: type) -> None:
-    for item in items:
-        if type(item) not in kinds:
-            raise ShardError(f"has a sidecar with {_short(item)} in {key!r} where a {kinds[-1].__name__} is needed")
+    if not set(map(type, items)) <= set(kinds):
+        item = next(item for item in items if type(item) not in kinds)
+        raise ShardError(f"has a sidecar with {_short(item)} in {key!r} where a {kinds[-1].__name__} is needed")
 
 
 def _check_keys(doc: Mapping[str, Any], expected: set[str], what: str) -> None:

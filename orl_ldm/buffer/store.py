@@ -1,19 +1,38 @@
-"""Where a buffer lies: a local folder or any fsspec URL, listed, read and published to."""
+"""Where a buffer lies: a local folder or any fsspec URL, listed, read and published to.
+
+Remote stores fail now and then: whatever their client library raises is tried again, a little later each time, and in
+the end becomes an OSError.
+"""
 
 import posixpath
-from collections.abc import Mapping, Sequence
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import fsspec
 
 from orl_ldm.buffer import local
 from orl_ldm.errors import UserError
 
-#: Objects of a remote store that are fetched at the same time.
+#: Objects of a remote store that are fetched or sent at the same time.
 FETCHES = 8
+
+#: Seconds before a remote store is asked again; s3fs and its like wait a few times more, inside each of these tries.
+PAUSES = (1.0, 4.0)
+
+#: Answers that asking again does not change.
+_LASTING = (FileNotFoundError, PermissionError, NotADirectoryError, IsADirectoryError, FileExistsError)
+
+#: What file systems call the time of the last change.
+_MODIFIED_KEYS = ("LastModified", "mtime", "last_modified", "updated", "created")
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -34,16 +53,23 @@ class Store:
         self.url = str(url)
         try:
             self._fs, root = fsspec.core.url_to_fs(self.url)
-        except (ImportError, ValueError) as error:
+        except ImportError as error:
+            extra = "; pip install 'orl-ldm[s3]' brings it" if self.url.startswith(("s3:", "s3a:")) else ""
+            raise UserError(f"cannot open the buffer {self.url}: {error}{extra}") from error
+        except ValueError as error:
             raise UserError(f"cannot open the buffer {self.url}: {error}") from error
         self._root: str = root.rstrip("/")
         self._local = Path(root) if "file" in _protocols(self._fs) else None
+
+    def same_place(self, other: "Store") -> bool:
+        """Whether both are one folder, as far as their names say."""
+        return (self._root, _protocols(self._fs)) == (other._root, _protocols(other._fs))
 
     def entries(self) -> dict[str, Entry] | None:
         """What the folder holds now, by name; None when it does not exist."""
         self._fs.invalidate_cache()
         try:
-            infos = self._fs.ls(self._root, detail=True)
+            infos = self._ask(partial(self._fs.ls, detail=True), self._root)
         except (FileNotFoundError, NotADirectoryError):
             return None
         found = {posixpath.relpath(info["name"], self._root): _entry(info) for info in infos}
@@ -53,35 +79,77 @@ class Store:
     def tree(self, folder: str) -> dict[str, Entry]:
         """Everything below a folder except folders, by path relative to it."""
         base = self._path(folder)
-        infos = self._fs.find(base, maxdepth=4, withdirs=True, detail=True).values()
+        infos = self._ask(partial(self._fs.find, maxdepth=4, withdirs=True, detail=True), base).values()
         found = {posixpath.relpath(info["name"], base): _entry(info) for info in infos}
         return {path: entry for path, entry in found.items() if entry.kind != "directory"}
 
     def read(self, paths: Sequence[str]) -> dict[str, bytes]:
         """Whole contents by path; from a remote store, several at a time."""
         with ThreadPoolExecutor(FETCHES if self._local is None else 1) as pool:
-            contents = pool.map(self._fs.cat_file, [self._path(path) for path in paths])
+            contents = pool.map(partial(self._ask, self._fs.cat_file), [self._path(path) for path in paths])
             return dict(zip(paths, contents, strict=True))
+
+    def modified(self, name: str) -> float:
+        """When anything in an entry last changed, in seconds since the epoch; now, if the store does not say."""
+        infos = self._ask(partial(self._fs.find, withdirs=self._local is not None, detail=True), self._path(name))
+        return max(map(_modified, infos.values()), default=time.time())
+
+    def abandoned(self, name: str) -> bool | None:
+        """Whether the writer of a temporary folder is gone; None where that cannot be told: on remote stores."""
+        return None if self._local is None else local.abandoned(self._local / name)
 
     def sweep(self, shard: str) -> None:
         """Remove what killed writers of this shard left behind. Remote stores have nothing temporary."""
         if self._local is not None:
             local.sweep(self._local, shard)
 
-    def publish(self, shard: str, targets: Mapping[str, Mapping[str, bytes]]) -> None:
+    def remove(self, name: str) -> None:
+        """Remove an entry and everything below it."""
+        if self._local is None:
+            self._ask(partial(self._fs.rm, recursive=True), self._path(name))
+        elif (path := self._local / name).is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+    def publish(self, shard: str, targets: Mapping[str, Mapping[str, bytes | memoryview]]) -> None:
         """Make each target a file (the empty path alone) or a folder of files, in this order.
 
-        Local: each in one step, by rename. Remote: object by object, which is safe because the sidecar comes last and
-        data names carry their digest.
+        Local: each in one step, by rename. Remote: a target's objects are sent and read back before the next target's,
+        which is safe because the sidecar comes last and data names carry their digest.
         """
         if self._local is not None:
             local.publish(self._local, shard, targets)
             return
-        for target, files in targets.items():
-            for path, content in files.items():
-                full = self._path(f"{target}/{path}" if path else target)
-                self._fs.makedirs(posixpath.dirname(full), exist_ok=True)
-                self._fs.pipe_file(full, content)
+        with ThreadPoolExecutor(FETCHES) as pool:
+            for target, files in targets.items():
+                full = {self._path(f"{target}/{path}" if path else target): data for path, data in files.items()}
+                list(pool.map(self._send, full.keys(), full.values()))
+
+    def _send(self, path: str, content: bytes | memoryview) -> None:
+        try:
+            self._ask(self._fs.pipe_file, path, bytes(content))
+        except FileNotFoundError:  # object stores have no folders; where there are some, they are made when missed
+            self._ask(partial(self._fs.makedirs, exist_ok=True), posixpath.dirname(path))
+            self._ask(self._fs.pipe_file, path, bytes(content))
+        if self._ask(self._fs.cat_file, path) != content:
+            raise OSError(f"{path} did not arrive as it was sent")
+
+    def _ask(self, call: Callable[..., _T], *arguments: Any) -> _T:
+        """What the call returns, after some patience with a remote store."""
+        for pause in () if self._local is not None else PAUSES:
+            try:
+                return call(*arguments)
+            except _LASTING:
+                raise
+            except Exception:
+                time.sleep(pause)
+        try:
+            return call(*arguments)
+        except OSError:
+            raise
+        except Exception as error:  # client libraries have exceptions of their own
+            raise OSError(f"{type(error).__name__}: {error}") from error
 
     def _path(self, path: str) -> str:
         return f"{self._root}/{path}"
@@ -91,6 +159,11 @@ def _entry(info: Mapping[str, Any]) -> Entry:
     if info["type"] not in ("file", "directory"):  # fsspec does not follow links here
         return Entry("other", 0)
     return Entry(info["type"], int(info.get("size") or 0) if info["type"] == "file" else 0)
+
+
+def _modified(info: Mapping[str, Any]) -> float:
+    value = next((info[key] for key in _MODIFIED_KEYS if info.get(key) is not None), time.time())
+    return value.timestamp() if isinstance(value, datetime) else float(value)
 
 
 def _protocols(fs: Any) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Logged transitions in memory: what a learner sees of a buffer.
+"""Logged transitions: what a learner sees of a buffer.
 
 Legend: N rows (transitions), E episodes, F observation features, A action dimensions, T raw reward terms.
 """
@@ -16,7 +16,9 @@ from orl_ldm.buffer.schema import Header, ImageRef
 
 @dataclass(frozen=True)
 class Transitions:
-    """All rows of all good shards, in the order of shard names; rows of an episode are contiguous and in time order.
+    """Rows of all good shards, in the order of shard names; rows of an episode are contiguous and in time order.
+
+    Columns are arrays in memory, or mapped from disk where they exceed the reader's `memory_limit`.
 
     An episode is known by its id *and* its behaviour and seed: buffers of two behaviours may both have an episode 0,
     so tell episodes apart by `episode_bounds`.
@@ -27,6 +29,9 @@ class Transitions:
     images: Mapping[int, ImageRef]
     shards: tuple[str, ...]  # those that rows came from
     quarantined: Mapping[str, str]  # shard name -> why its rows are not here
+
+    def __len__(self) -> int:
+        return len(self.columns["terminals"])
 
     @property
     def observations(self) -> npt.NDArray[np.float32]:

@@ -1,10 +1,10 @@
 """Say everything that is wrong with a buffer, by shard."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from orl_ldm.buffer import rules, shard
+from orl_ldm.buffer import gaps, rules, shard
 from orl_ldm.buffer.local import TEMPORARY
 from orl_ldm.buffer.schema import ImageRef, ShardError, Sidecar
 from orl_ldm.buffer.store import Entry, Store
@@ -36,7 +36,8 @@ def verify(url: str | Path) -> list[Problem]:
     for side in sound.values():
         problems += _shard_problems(store, entries, side, owners)
     problems += _disagreements(sound)
-    problems += _leftovers(entries, sound)
+    problems += _leftovers(entries, found)
+    problems += _gaps(found)
     return sorted(problems, key=lambda problem: (problem.harmless, problem.shard))
 
 
@@ -73,13 +74,22 @@ def _disagreements(sound: Mapping[str, Sidecar]) -> Iterator[Problem]:
                 )
 
 
-def _leftovers(entries: Mapping[str, Entry], sound: Mapping[str, Sidecar]) -> Iterator[Problem]:
-    expected = {side.data for side in sound.values()}
+def _leftovers(entries: Mapping[str, Entry], found: Mapping[str, Sidecar | ShardError]) -> Iterator[Problem]:
+    expected = {side.data for side in found.values() if isinstance(side, Sidecar)}
     for name in entries:
         if name.startswith(TEMPORARY):
             yield Problem(_owner(name), f"is being written, or its writer was killed: {name}", harmless=True)
-        elif name.endswith((".h5", ".zarr")) and name not in expected:
+        elif (
+            name.endswith((".h5", ".zarr"))
+            and name not in expected
+            and not isinstance(found.get(_owner(name)), ShardError)
+        ):
             yield Problem(_owner(name), f"has data without a sidecar, which no reader sees: {name}", harmless=True)
+
+
+def _gaps(names: Iterable[str]) -> Iterator[Problem]:
+    for name, where in gaps.missing(names):
+        yield Problem(name, f"is missing {where}: copy it again, or collect again")
 
 
 def _owner(entry: str) -> str:

@@ -12,9 +12,9 @@ from orl_ldm.buffer import rules, shard, sidecar
 from orl_ldm.buffer.schema import (
     SCHEMA_VERSION,
     CodecName,
+    ForeignError,
     Header,
     ImageRef,
-    OtherSchemaError,
     ShardError,
     Sidecar,
     field_specs,
@@ -61,7 +61,7 @@ class BufferWriter:
             raise UserError(f"shard {name} {'; and it '.join(problems)}; nothing was written")
         self._store.sweep(name)
         existing = self._find({name}).get(name)
-        if isinstance(existing, OtherSchemaError):
+        if isinstance(existing, ForeignError):
             raise UserError(f"shard {name} of {self._store.url} {existing}; until then, write to another folder")
         if isinstance(existing, Sidecar):
             if differences := self._differences(existing):
@@ -80,7 +80,7 @@ class BufferWriter:
             rows=len(columns["terminals"]),
             episodes=int(np.count_nonzero(columns["terminals"] | columns["timeouts"])),
             bytes=sum(map(len, files.values())),
-            sha256=codecs.digest(files),
+            digest=codecs.digest(files),
             fields=fields,
             images=tuple(images),
         )

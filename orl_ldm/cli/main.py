@@ -8,6 +8,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from orl_ldm.cli import buffer
 from orl_ldm.cli.interrupt import InterruptedByUser, install
 from orl_ldm.errors import UserError
 
@@ -19,6 +20,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+app.add_typer(buffer.app, name="buffer")
 console = Console()
 
 PipelineArgument = Annotated[
@@ -134,15 +136,6 @@ def prepare() -> None:
     from orl_ldm.cli import stages
 
     stages.prepare(console)
-
-
-@app.command()
-def verify(buffers: Annotated[list[str], typer.Argument(help="Buffer folders or fsspec URLs.")]) -> None:
-    """Check every shard of a buffer; exit with 1 when something is wrong with it."""
-    from orl_ldm.cli import stages
-
-    if not stages.verify(buffers, console):
-        sys.exit(1)
 
 
 @app.command()

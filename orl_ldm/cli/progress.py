@@ -4,7 +4,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
 from rich.text import Text
 
 
@@ -31,6 +41,25 @@ def episodes_bar(what: str, console: Console) -> Iterator[Callable[[int, int], N
             progress.update(task, completed=done, total=total)
 
         yield advance
+
+
+@contextmanager
+def bytes_bar(what: str, console: Console) -> Iterator[Callable[[int, int], None]]:
+    """A bar that is told (bytes done, bytes in all); none when there is nothing to do."""
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    progress = Progress(*columns, TimeRemainingColumn(), console=console)
+    task = progress.add_task(what)
+
+    def advance(done: int, total: int) -> None:
+        if total:
+            progress.start()
+        progress.update(task, completed=done, total=total)
+
+    try:
+        yield advance
+    finally:
+        if progress.live.is_started:
+            progress.stop()
 
 
 @contextmanager

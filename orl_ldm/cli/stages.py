@@ -105,19 +105,6 @@ def prepare(console: Console) -> None:
     console.print(f"LPIPS weights: {lpips_weights(console.print)}", highlight=False, soft_wrap=True)
 
 
-def verify(buffers: Sequence[str], console: Console) -> bool:
-    """Print every problem and note; True when every published shard is sound."""
-    from orl_ldm.buffer import verify as check
-
-    problems = [problem for buffer in buffers for problem in check(buffer)]
-    for problem in problems:
-        console.print(str(problem), highlight=False, soft_wrap=True, markup=False)
-    sound = all(problem.harmless for problem in problems)
-    if sound:
-        console.print("every shard is sound")
-    return sound
-
-
 def images(name: str, settings: Sequence[str], split: str, sheet: str, console: Console) -> None:
     """Print image names; save a contact sheet on request."""
     pipeline = load_pipeline(name, settings)

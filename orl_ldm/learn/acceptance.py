@@ -20,6 +20,7 @@ from orl_ldm.learn.data import Dataset
 from orl_ldm.learn.estimates import images
 from orl_ldm.learn.metrics import Metrics, spread
 from orl_ldm.learn.model import Model, estimate
+from orl_ldm.learn.passes import in_blocks
 from orl_ldm.policy import Policy, Preferring, TrainedPolicy
 
 
@@ -45,7 +46,10 @@ class Acceptance:
         spec, data = policy.spec, self.learned
         free = [value is None for value in spec.held] or [True] * len(spec.action_names)
         names = [name if is_free else "" for name, is_free in zip(spec.action_names, free, strict=True)]
-        return spread(*judged_as(policy, data).concentrations(data.observations), names)
+        acting = judged_as(policy, data)
+        both = in_blocks(lambda observations: torch.cat(acting.concentrations(observations), -1), data.observations)
+        alpha, beta = both.chunk(2, dim=-1)
+        return spread(alpha, beta, names)
 
     def offer(self, policy: TrainedPolicy, state: Progress) -> None:
         """Judge the policy of epoch `state.epochs` and accept or leave it; `state` is told of both."""

@@ -32,6 +32,7 @@ from orl_ldm.learn.config import TrainConfig
 from orl_ldm.learn.data import Dataset
 from orl_ldm.learn.metrics import Metrics, explained_variance, importance
 from orl_ldm.learn.networks import Ensemble
+from orl_ldm.learn.passes import in_blocks
 from orl_ldm.learn.randomness import draw, seed_step
 from orl_ldm.learn.returns import discounted_returns
 from orl_ldm.policy import BetaPolicy
@@ -158,17 +159,22 @@ class BPPO:
         """Values (B,) of observations (B, F)."""
         return self.values.forward(self.policy.normalise(observations))[0]
 
+    def log_prob(self, observations: Tensor, actions: Tensor) -> Tensor:
+        """(B,) of the old policy, for unit actions (B, A)."""
+        return densities.log_prob(*self.policy.concentrations(observations), actions)
+
     def metrics(self, policy_loss: float, entropy: float, kl: float, clipped: float, value_loss: float) -> Metrics:
         """One row of metrics: means over the epoch's steps, and estimates over the whole buffer."""
         data = self.data
-        log_probs = densities.log_prob(*self.policy.concentrations(data.observations), data.actions)  # (N,)
+        log_probs = in_blocks(self.log_prob, data.observations, data.actions)  # (N,)
+        values = in_blocks(self.value, data.observations)  # (N,)
         return {
             "losses/policy_loss": policy_loss,
             "losses/value_loss": value_loss,
             "losses/entropy": entropy,
             "losses/approx_kl": kl,
             "losses/clipfrac": clipped,
-            "losses/explained_variance": explained_variance(self.value(data.observations), self.returns),
+            "losses/explained_variance": explained_variance(values, self.returns),
             **importance(log_probs - data.log_probs),
             "offline/estimated_reward": self.score(self.policy),
         }

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
 from orl_ldm.config import STRICT
 from orl_ldm.reward import RewardWeights, setting
@@ -134,6 +134,7 @@ class TrainConfig:
     device: str = "auto"
     keep_checkpoints: int = 0  # policies kept in <out>/checkpoints, evenly spaced, for `orl-ldm ope`
     judge: JudgeConfig = field(default_factory=JudgeConfig)
+    memory_limit: NonNegativeInt = 0  # bytes; larger buffers are mapped from disk, with the same result; 0: no limit
     critics: CriticConfig = field(default_factory=CriticConfig)
     ppo: PPOConfig = field(default_factory=PPOConfig)
     bppo: BPPOConfig = field(default_factory=BPPOConfig)

@@ -36,6 +36,7 @@ from orl_ldm.learn.config import TrainConfig
 from orl_ldm.learn.data import Dataset
 from orl_ldm.learn.metrics import Metrics, explained_variance, importance
 from orl_ldm.learn.networks import Ensemble, pessimistic
+from orl_ldm.learn.passes import in_blocks
 from orl_ldm.learn.preferences import Preferences
 from orl_ldm.learn.randomness import draw, seed_step
 from orl_ldm.policy import BetaPolicy
@@ -135,13 +136,20 @@ class Critics:
     def metrics(self, policy_loss: float, value_loss: float, entropy: float, kl: float, clipped: float) -> Metrics:
         """One row of metrics: means over the epoch's steps, and estimates over the whole buffer."""
         data, c = self.data, self.config
-        now, later = self.preferences.judged(data.observations), self.preferences.judged(data.next_observations)
-        first = now[data.starts]  # (E, F + P)
-        value = pessimistic(self.q(self.critic, first, self.mean(first)), c.actor_pessimism)  # (E,)
-        q = self.q(self.critic, now, data.actions).mean(0)  # (N,)
-        next_q = self.q(self.target, later, self.mean(later)).mean(0)  # (N,)
+
+        def first_values(starts: Tensor) -> Tensor:
+            first = self.preferences.judged(data.observations[starts])  # (B, F + P)
+            return pessimistic(self.q(self.critic, first, self.mean(first)), c.actor_pessimism)  # (B,)
+
+        def estimates(observations: Tensor, following: Tensor, actions: Tensor) -> Tensor:
+            now, later = self.preferences.judged(observations), self.preferences.judged(following)
+            q = self.q(self.critic, now, actions).mean(0)  # (B,)
+            next_q = self.q(self.target, later, self.mean(later)).mean(0)  # (B,)
+            return torch.stack([q, next_q, densities.log_prob(*self.policy.concentrations(now), actions)], dim=-1)
+
+        value = in_blocks(first_values, data.starts)  # (E,)
+        q, next_q, log_probs = in_blocks(estimates, data.observations, data.next_observations, data.actions).unbind(-1)
         y = data.rewards + c.gamma * torch.where(data.ends, 0.0, next_q)  # (N,)
-        log_probs = densities.log_prob(*self.policy.concentrations(now), data.actions)  # (N,)
         return {
             "losses/policy_loss": policy_loss,
             "losses/value_loss": value_loss,

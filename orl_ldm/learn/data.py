@@ -15,9 +15,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from orl_ldm.buffer import Header, Transitions, read
+from orl_ldm.buffer import Header, Transitions, memory, read
 from orl_ldm.errors import UserError
 from orl_ldm.learn.config import TrainConfig
+from orl_ldm.learn.passes import BLOCK
 from orl_ldm.learn.returns import next_values
 from orl_ldm.policy import PolicySpec
 from orl_ldm.policy.beta import to_unit
@@ -29,7 +30,10 @@ Ints = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Dataset:
-    """Transitions as tensors on one device. `rewards` are what is learned from: baselined, scaled and shaped."""
+    """Transitions as tensors on one device. `rewards` are what is learned from: baselined, scaled and shaped.
+
+    Observations larger than the memory limit are mapped from disk, where the device is the CPU.
+    """
 
     spec: PolicySpec
     observations: Tensor  # (N, F)
@@ -48,6 +52,7 @@ class Dataset:
     term_std: dict[str, float]  # within images
     gains: Tensor  # (N, 4) what the weights weigh, baselined; zero but on the last transition of an episode
     gain_covariance: Tensor  # (4, 4) between episodes
+    folder: Path | None  # below which observations are mapped from files; None where they are in memory
 
     def __len__(self) -> int:
         return len(self.rewards)
@@ -58,7 +63,7 @@ def load(config: TrainConfig, device: torch.device) -> tuple[Dataset, Transition
     for url in config.buffers:
         if "://" not in url and not Path(url).is_dir():
             raise UserError(f"there is no buffer {url!r}: run collect first (make collect, or orl-ldm collect)")
-    transitions = read(config.buffers)
+    transitions = read(config.buffers, memory_limit=config.memory_limit)
     if transitions.header.term_names != TERMS:
         found = ", ".join(transitions.header.term_names)
         raise UserError(f"the buffer logs the reward terms {found}; needed are {', '.join(TERMS)}: collect it again")
@@ -103,6 +108,7 @@ def prepare(transitions: Transitions, config: TrainConfig, device: torch.device)
     observations = torch.from_numpy(transitions.observations)
     last = len(observations) - 1
     following = torch.where(ends, torch.arange(last + 1), torch.arange(1, last + 2).clamp(max=last))
+    folder = memory.folder_for(sum(column.nbytes for column in transitions.columns.values()), config.memory_limit)
     gain_rows = torch.zeros(len(observations), gains.shape[1])
     gain_rows[stops - 1] = torch.from_numpy(gains).float()
     widths = torch.tensor(spec.action_high) - torch.tensor(spec.action_low)
@@ -113,7 +119,7 @@ def prepare(transitions: Transitions, config: TrainConfig, device: torch.device)
         log_probs=torch.from_numpy(transitions.log_probs) + widths.log().sum(),
         rewards=(rewards / scale).float(),
         ends=ends,
-        next_observations=observations[following],
+        next_observations=gathered(observations, following, folder),
         episode=torch.from_numpy(np.repeat(np.arange(len(starts)), stops - starts)),
         starts=torch.from_numpy(starts),
         image=torch.from_numpy(images),
@@ -124,9 +130,18 @@ def prepare(transitions: Transitions, config: TrainConfig, device: torch.device)
         term_std=dict(zip(TERMS, term_std.tolist(), strict=True)),
         gains=gain_rows,
         gain_covariance=torch.from_numpy(np.cov(gains.T, bias=True)).float(),
+        folder=folder,
     )
     on_device: dict[str, Any] = {k: v.to(device) for k, v in vars(data).items() if isinstance(v, Tensor)}
     return replace(data, **on_device)
+
+
+def gathered(source: Tensor, rows: Tensor, folder: Path | None) -> Tensor:
+    """(B, F) rows (B,) of `source` (N, F), in memory or in a file below `folder`."""
+    result = torch.from_numpy(memory.empty((len(rows), *source.shape[1:]), np.float32, folder)).to(source.device)
+    for part, index in zip(torch.split(result, BLOCK), torch.split(rows, BLOCK), strict=True):
+        torch.index_select(source, 0, index, out=part)
+    return result
 
 
 def held(header: Header, values: Mapping[str, float]) -> tuple[float | None, ...]:
@@ -184,5 +199,6 @@ def content_digest(transitions: Transitions) -> str:
     """SHA-256 (hex) of everything in a buffer that decides what is learned from it."""
     hasher = hashlib.sha256(repr((transitions.header.pipeline_digest, transitions.header.ldm_digest)).encode())
     for name in sorted(transitions.columns):
-        hasher.update(name.encode() + np.ascontiguousarray(transitions.columns[name]).tobytes())
+        hasher.update(name.encode())
+        hasher.update(np.ascontiguousarray(transitions.columns[name]).data)
     return hasher.hexdigest()

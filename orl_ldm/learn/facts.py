@@ -3,6 +3,7 @@
 from dataclasses import asdict
 from typing import Any
 
+import numpy as np
 import torch
 
 from orl_ldm.buffer import Transitions
@@ -13,8 +14,9 @@ from orl_ldm.learn.data import Dataset, content_digest
 
 
 def identity(config: TrainConfig, transitions: Transitions) -> str:
-    """Digest of what has to be the same for a run to be the same: not where its files are, nor the device."""
-    elsewhere = {"buffers", "out", "device", *({"critics", "ppo", "bppo", "d3rlpy"} - {config.section})}
+    """Digest of what has to be the same for a run to be the same: not its files, its device or its memory."""
+    others = {"critics", "ppo", "bppo", "d3rlpy"} - {config.section}
+    elsewhere = {"buffers", "out", "device", "memory_limit", *others}
     settings = {name: value for name, value in asdict(config).items() if name not in elsewhere}
     return digest(settings, content_digest(transitions))
 
@@ -42,7 +44,7 @@ def describe(config: TrainConfig, data: Dataset, transitions: Transitions, state
         "nfe_max": header.nfe_max,
         "transitions": len(data),
         "episodes": len(data.starts),
-        "images": len(set(transitions.image_id.tolist())),
+        "images": len(np.unique(transitions.image_id)),
         "behavior_reward": float(data.episode_rewards.mean()),
         "reward_std": data.scale,
         "estimated_reward": state.metrics["offline/estimated_reward"],

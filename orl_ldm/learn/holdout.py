@@ -4,11 +4,12 @@ Legend: N transitions, E episodes.
 """
 
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from orl_ldm.learn.data import Dataset
+from orl_ldm.learn.data import Dataset, gathered
 from orl_ldm.streams import stable_id
 
 #: With fewer images than this on either side, an interval over images says nothing.
@@ -38,12 +39,13 @@ def part(data: Dataset, episodes: Tensor) -> Dataset:
     rows = episodes[data.episode].nonzero()[:, 0]
     number = episodes.long().cumsum(0) - 1  # (E,) numbers of the episodes that stay
     episode = number[data.episode[rows]]
-    of_rows = ("observations", "actions", "log_probs", "rewards", "ends", "next_observations", "gains")
+    wide = ("observations", "next_observations")
+    of_rows = ("actions", "log_probs", "rewards", "ends", "gains")
     of_episodes = ("image", "episode_rewards", "offsets")
-    return replace(
-        data,
+    tensors: dict[str, Any] = {
+        **{name: gathered(getattr(data, name), rows, data.folder) for name in wide},
         **{name: getattr(data, name)[rows] for name in of_rows},
         **{name: getattr(data, name)[episodes] for name in of_episodes},
-        episode=episode,
-        starts=torch.searchsorted(episode, torch.arange(int(episodes.sum()), device=episode.device)),
-    )
+    }
+    starts = torch.searchsorted(episode, torch.arange(int(episodes.sum()), device=episode.device))
+    return replace(data, **tensors, episode=episode, starts=starts)

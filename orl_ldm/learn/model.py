@@ -34,6 +34,13 @@ from orl_ldm.streams import stream
 OVER = 0.01
 
 
+#: So many episodes are played at a time: each needs memory for all members.
+PLAYED = 256
+
+#: So many transitions tell what is usual.
+SAMPLE = 4096
+
+
 class Model(nn.Module):
     """An ensemble of simulators of the decision process behind a buffer."""
 
@@ -51,9 +58,11 @@ class Model(nn.Module):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(stream(seed, "judge", 0).integers(2**62)))
             self.net = Ensemble(config.members, inputs, config.hidden, self.features + 2).to(data.rewards.device)
-        inner = (data.next_observations - data.observations)[~data.ends]
-        self.register_buffer("mean", data.observations.mean(0))
-        self.register_buffer("std", positive(data.observations.std(0)))
+        some = torch.linspace(0, len(data) - 1, min(len(data), SAMPLE), device=data.rewards.device).long()
+        before, after = data.observations[some], data.next_observations[some]
+        inner = (after - before)[~data.ends[some]]
+        self.register_buffer("mean", before.mean(0))
+        self.register_buffer("std", positive(before.std(0)))
         self.register_buffer("change", positive(inner.std(0)) if len(inner) > 1 else torch.ones_like(self.std))
         self.register_buffer("low", data.observations.amin(0))
         self.register_buffer("high", data.observations.amax(0))
@@ -62,18 +71,18 @@ class Model(nn.Module):
         """Learn from a dataset; every random number is a function of the seed."""
         c, device = self.config, data.rewards.device
         weights = member_weights(data, c.members, seed)  # (M, N)
-        changes = (data.next_observations - data.observations) / self.change  # (N, F)
-        x, going = self.inputs(data.observations, data.actions), ~data.ends
         gains = torch.zeros_like(data.rewards).index_add_(0, last(data), returns(data))
         optimizer = AdamW(self.net.parameters(), lr=c.learning_rate, weight_decay=c.weight_decay, fused=True)
         for step in range(c.steps):
             optimizer.param_groups[0]["lr"] = c.learning_rate * 0.5 * (1 + math.cos(math.pi * step / c.steps))
             rows = torch.from_numpy(stream(seed, "judge", 0, step).integers(len(data), size=c.batch_size)).to(device)
-            change, end, gain = self.split(self.net.outputs(x[rows]))
-            ended = data.ends[rows].to(x).expand_as(end)
+            before, actions, is_last = data.observations[rows], data.actions[rows], data.ends[rows]
+            changes = (data.next_observations[rows] - before) / self.change  # (B, F)
+            change, end, gain = self.split(self.net.outputs(self.inputs(before, actions)))
+            ended = is_last.to(before).expand_as(end)
             loss = F.binary_cross_entropy_with_logits(end, ended, reduction="none")
             loss = loss + ended * F.huber_loss(gain, gains[rows].expand_as(gain), reduction="none")
-            loss = loss + going[rows] * (change - changes[rows]).square().mean(-1)
+            loss = loss + ~is_last * (change - changes).square().mean(-1)
             optimizer.zero_grad()
             (loss * weights[:, rows]).mean(1).sum().backward()  # type: ignore[no-untyped-call]
             optimizer.step()
@@ -112,7 +121,8 @@ class Model(nn.Module):
 
 def estimate(model: Model, policy: Policy, data: Dataset, seed: int) -> Estimate:
     """The policy's reward on the images of `data`."""
-    return of_members(model.play(policy, data.observations[data.starts]), data, seed)
+    played = [model.play(policy, data.observations[starts]) for starts in torch.split(data.starts, PLAYED)]
+    return of_members(torch.cat(played, dim=1), data, seed)
 
 
 def returns(data: Dataset) -> Tensor:

@@ -20,6 +20,7 @@ from orl_ldm.learn.actor_critic import ActorCritic, Batch
 from orl_ldm.learn.config import TrainConfig
 from orl_ldm.learn.data import Dataset
 from orl_ldm.learn.metrics import Metrics, explained_variance, importance, weighted_reward
+from orl_ldm.learn.passes import in_blocks
 from orl_ldm.learn.randomness import draw, shuffle
 from orl_ldm.learn.returns import gae, vtrace
 from orl_ldm.policy import BetaPolicy
@@ -40,18 +41,17 @@ class PPO:
         self.policy.set_normalisation(data.observations, config.hide)
         self.networks = ActorCritic(self.policy, self.config)
         self.parts: dict[str, nn.Module | Optimizer] = self.networks.parts
-        self.x = self.policy.normalise(data.observations)  # (N, F)
-        self.logs = densities.logs(data.actions)  # (N, 2A)
 
     def epoch(self, index: int) -> Metrics:
         """Advantages of the whole buffer, one draw from it, `passes` over the draw."""
         c, data = self.config, self.data
-        values = self.networks.value(self.x)  # (N,)
+        values = in_blocks(self.value, data.observations)  # (N,)
         advantages, returns = self.advantages(values)
-        drawn = draw(self.seed, index, len(data), c.draws).to(data.rewards.device)
-        batch = Batch(self.x, self.logs, data.log_probs, advantages, values, returns)
-        orders = [shuffle(self.seed, index, turn, c.draws).to(drawn.device) for turn in range(c.passes)]
-        losses = self.networks.learn(Batch(*(column[drawn] for column in batch)), orders)
+        rows = draw(self.seed, index, len(data), c.draws).to(data.rewards.device)
+        x, logs = self.policy.normalise(data.observations[rows]), densities.logs(data.actions[rows])
+        batch = Batch(x, logs, data.log_probs[rows], advantages[rows], values[rows], returns[rows])
+        orders = [shuffle(self.seed, index, turn, c.draws).to(rows.device) for turn in range(c.passes)]
+        losses = self.networks.learn(batch, orders)
         log_ratio = self.log_ratio()  # (N,)
         learned = data.episode_rewards - data.offsets  # (E,) their baseline aside: it would only add variance
         return {
@@ -69,8 +69,15 @@ class PPO:
         advantages = gae(data.rewards, values, data.ends, c.gamma, c.gae_lambda)
         return advantages, advantages + values
 
+    def value(self, observations: Tensor) -> Tensor:
+        """Values (B,) of observations (B, F)."""
+        return self.networks.value(self.policy.normalise(observations))
+
     @torch.no_grad()
     def log_ratio(self) -> Tensor:
         """(N,) log policy - log behaviour."""
-        alpha, beta = self.policy.concentrations(self.data.observations)
-        return densities.log_prob(alpha, beta, self.data.actions) - self.data.log_probs
+        return in_blocks(self.log_prob, self.data.observations, self.data.actions) - self.data.log_probs
+
+    def log_prob(self, observations: Tensor, actions: Tensor) -> Tensor:
+        """(B,) of the policy, for unit actions (B, A)."""
+        return densities.log_prob(*self.policy.concentrations(observations), actions)

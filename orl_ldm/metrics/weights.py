@@ -2,7 +2,6 @@
 
 import hashlib
 import logging
-import os
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -11,6 +10,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from orl_ldm.config import cache_folder
 from orl_ldm.errors import UserError
 from orl_ldm.metrics import fetch
 
@@ -21,11 +21,6 @@ DIGEST = "5384f6ff123b9cfeba51763bad061b19a62458a8cd76cf10d59d8510a3cc970b"
 Weights = Mapping[str, Tensor]  # torchvision's names within `features`: "0.weight", "0.bias", "3.weight", ...
 
 log = logging.getLogger(__name__)
-
-
-def cache_folder() -> Path:
-    """Where fetched files live: $ORL_LDM_CACHE, or ~/.cache/orl-ldm."""
-    return Path(os.environ.get("ORL_LDM_CACHE") or "~/.cache/orl-ldm").expanduser()
 
 
 def lpips_weights(progress: Callable[[str], object] = log.info) -> Path:

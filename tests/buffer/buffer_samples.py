@@ -78,7 +78,7 @@ def forge(folder: Path, unit: int, files: Mapping[str, bytes], codec_name: Codec
         rows=len(honest["rewards"]),
         episodes=3,
         bytes=sum(map(len, files.values())),
-        sha256=codec.digest(files),
+        digest=codec.digest(files),
         fields=schema.field_specs(HEADER),
         images=tuple(images(honest)),
     )

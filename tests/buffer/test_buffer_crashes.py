@@ -87,7 +87,7 @@ def go(process: "subprocess.Popen[str]") -> None:
     process.stdin.flush()
 
 
-def harmful(folder: Path) -> list[str]:
+def harmful(folder: str | Path) -> list[str]:
     return [str(problem) for problem in verify(folder) if not problem.harmless]
 
 

@@ -84,7 +84,9 @@ def test_any_sidecar_survives_its_json(
             "seed": seed,
         }
     )
-    described = schema.Sidecar(1, name(0), "zarr", header, 7, 2, 900, "c" * 64, schema.field_specs(header), tuple(refs))
+    described = schema.Sidecar(
+        2, name(0), "zarr", header, 7, 2, 9000, "c" * 64, schema.field_specs(header), tuple(refs)
+    )
     assert sidecar.loads(sidecar.dumps(described), name(0)) == described
 
 

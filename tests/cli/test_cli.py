@@ -65,14 +65,14 @@ def test_the_whole_way(tmp_path: Path, settings: list[str], capsys: pytest.Captu
     assert facts["images"] == 8
     page = (tmp_path / "evaluate" / "report.html").read_text()
     assert "steered" in page
-    assert call("verify", str(tmp_path / "buffer"), capsys=capsys)[0] == 0
+    assert call("buffer", "verify", str(tmp_path / "buffer"), capsys=capsys)[0] == 0
     table = (tmp_path / "evaluate" / "per_image.csv").read_bytes()
     assert call("evaluate", "demo", *settings, capsys=capsys)[0] == 0
     assert (tmp_path / "evaluate" / "per_image.csv").read_bytes() == table  # read back, not computed again
 
     shard = next((tmp_path / "buffer").glob("*.h5"))
     shard.write_bytes(shard.read_bytes()[:-1])
-    status, printed = call("verify", str(tmp_path / "buffer"), capsys=capsys)
+    status, printed = call("buffer", "verify", str(tmp_path / "buffer"), capsys=capsys)
     assert status == 1
     assert shard.name.split(".")[0] in printed
 
@@ -94,7 +94,7 @@ def test_the_whole_way(tmp_path: Path, settings: list[str], capsys: pytest.Captu
         (["collect", "demo", "--set", "sampler.nfe_max=-1"], "sampler.nfe_max = -1"),
         (["collect", "nowhere"], "there is no pipeline"),
         (["train", "demo", "--set", "train.setting=best", "--set", "train.buffers=['.']"], "unknown reward setting"),
-        (["verify", "./nowhere"], "nowhere"),
+        (["buffer", "verify", "./nowhere"], "nowhere"),
         (["pretrain", "nowhere.toml"], "there is no pipeline 'nowhere.toml'; there are: pretrain, pretrain-large"),
         (["report", "demo", "--set", "evaluate.out=./nowhere"], "make evaluate"),
     ],

@@ -8,7 +8,7 @@ import pytest
 import toy_processes as toys
 
 from orl_ldm.errors import UserError
-from orl_ldm.learn import BPPOConfig, PPOConfig, TrainConfig, train
+from orl_ldm.learn import BPPOConfig, JudgeConfig, PPOConfig, TrainConfig, train
 from orl_ldm.learn.bppo import BPPO
 from orl_ldm.policy import load_policy
 
@@ -22,8 +22,14 @@ def trained(
     """(mean reward of the behaviour, of the policy learned from it)."""
     behaviour = toys.collect(toy, folder / "buffer")
     config = TrainConfig(
-        (str(folder / "buffer"),), str(folder / "run"), algo, weights=toys.WEIGHTS, hidden=(32, 32), **sections
-    )  # type: ignore[arg-type]
+        (str(folder / "buffer"),),
+        str(folder / "run"),
+        algo,
+        weights=toys.WEIGHTS,
+        hidden=(32, 32),
+        judge=JudgeConfig(held_out=0),  # the algorithm by itself, on all images
+        **sections,  # type: ignore[arg-type]
+    )
     policy, facts = load_policy(train(config, progress=False))
     section = config.algorithm
     updates = section.passes * 16 if isinstance(section, PPOConfig) else section.steps

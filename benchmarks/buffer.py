@@ -1,0 +1,289 @@
+"""What the buffer costs beside other formats: minibatches, loading, writing and bytes on disk.
+
+    OMP_NUM_THREADS=1 python benchmarks/buffer.py --out runs/benchmarks/buffer
+
+Two datasets of random numbers in 10-step episodes: 1,000,000 rows of 32 float32 features, and rows with a latent-sized
+observation of 24 KB (fewer, as they are large). Every comparison is made in this one run, alternating, and prints the
+best time of each. Files are in the page cache: what is compared are formats, not disks. d3rlpy and Minari store
+observations, actions, rewards and ends only; this buffer, NumPy and TorchRL (tensordict) store all of its columns.
+"""
+
+import itertools
+import os
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import typer
+
+from orl_ldm.buffer import BufferWriter, Header, ImageRef, read
+from orl_ldm.buffer.minibatches import Minibatches
+from orl_ldm.buffer.schema import CodecName
+
+STEPS = 10
+ROLLOUTS = 8
+ACTIONS = 4
+BATCH = 256
+SEED = 7
+
+Columns = dict[str, npt.NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Timed:
+    """Best of some calls, in seconds."""
+
+    name: str
+    seconds: float
+
+
+def header(features: int) -> Header:
+    return Header(
+        feature_names=tuple(f"f{i}" for i in range(features)),
+        action_names=tuple(f"a{i}" for i in range(ACTIONS)),
+        action_low=(0.0,) * ACTIONS,
+        action_high=(1.0,) * ACTIONS,
+        term_names=("psnr", "ssim", "lpips", "nfe", "seconds"),
+        nfe_max=20,
+        pipeline_digest="benchmark",
+        ldm_id="none",
+        ldm_digest="none",
+        behavior_id="random",
+        seed=SEED,
+        packages={},
+        reward_weights={"psnr": 1.0},
+    )
+
+
+def columns(rows: int, features: int) -> Columns:
+    """Random numbers that keep every rule of the format."""
+    rng = np.random.default_rng(SEED)
+    ends = np.arange(rows) % STEPS == STEPS - 1
+    return {
+        "observations": rng.standard_normal((rows, features), dtype=np.float32),
+        "actions": rng.random((rows, ACTIONS), dtype=np.float32),
+        "log_probs": rng.standard_normal(rows, dtype=np.float32),
+        "rewards": (ends * rng.random(rows)).astype(np.float32),
+        "terminals": ends,
+        "timeouts": np.zeros(rows, dtype=np.bool_),
+        "values": (ends[:, None] * rng.random((rows, 5))).astype(np.float32),
+        "potentials": rng.standard_normal(rows, dtype=np.float32),
+        "episode_id": np.arange(rows) // STEPS,
+        "image_id": np.arange(rows) // (STEPS * ROLLOUTS),
+    }
+
+
+def best_of(calls: Mapping[str, Callable[[], object]], repeats: int) -> list[Timed]:
+    """The best time of each call, taken in turns."""
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    for _ in range(repeats):
+        for name, call in calls.items():
+            started = time.perf_counter()
+            result = call()
+            times[name].append(time.perf_counter() - started)
+            del result
+    return [Timed(name, min(seconds)) for name, seconds in times.items()]
+
+
+def table(title: str, timed: list[Timed], unit: float, label: str, gigabytes: float | None = None) -> str:
+    """Markdown: each time, its rate, and how many times longer than the first it is."""
+    rate = "" if gigabytes is None else " GB/s |"
+    lines = [f"| {title} | {label} |{rate} times ours |", "| --- | ---: | ---: |" + (" ---: |" if rate else "")]
+    for one in timed:
+        speed = "" if gigabytes is None else f" {gigabytes / one.seconds:.2f} |"
+        lines.append(f"| {one.name} | {one.seconds * unit:.3g} |{speed} {one.seconds / timed[0].seconds:.2f} |")
+    return "\n".join(lines)
+
+
+def write_buffer(data: Columns, of: Header, folder: Path, shard_rows: int, codec: CodecName = "hdf5") -> None:
+    writer = BufferWriter(folder, of, codec)
+    for start in range(0, len(data["terminals"]), shard_rows):
+        part = {name: column[start : start + shard_rows] for name, column in data.items()}
+        images = [image(i) for i in range(part["image_id"][0], part["image_id"][-1] + 1)]
+        writer.write(f"shard-{start:09d}", part, images)
+
+
+@cache
+def image(number: int) -> ImageRef:
+    return ImageRef(number, f"forest/forest_{number:05d}.png", "forest")
+
+
+def write_raw(contents: list[bytes], folder: Path) -> None:
+    folder.mkdir(parents=True)
+    for i, content in enumerate(contents):
+        with (folder / str(i)).open("wb", buffering=0) as file:
+            file.write(content)
+            os.fsync(file.fileno())
+
+
+def d3rlpy_buffer(data: Columns) -> Any:
+    from d3rlpy.dataset import Episode, InfiniteBuffer, ReplayBuffer
+
+    rows = range(0, len(data["terminals"]), STEPS)
+    pick = {name: data[name] for name in ("observations", "actions", "rewards")}
+    episodes = [
+        Episode(*(column[i : i + STEPS].reshape(STEPS, -1) for column in pick.values()), terminated=True) for i in rows
+    ]
+    return ReplayBuffer(InfiniteBuffer(), episodes=episodes)
+
+
+def d3rlpy_load(path: Path) -> Any:
+    from d3rlpy.dataset import InfiniteBuffer, ReplayBuffer
+
+    with path.open("rb") as file:
+        return ReplayBuffer.load(file, InfiniteBuffer())
+
+
+def write_minari(data: Columns, folder: Path) -> None:
+    """Minari has one observation more than actions in every episode: the last is repeated."""
+    import minari
+    from gymnasium.spaces import Box
+    from minari.data_collector import EpisodeBuffer
+
+    def episode(i: int) -> EpisodeBuffer:
+        rows = slice(i, i + STEPS)
+        seen = data["observations"][rows]
+        return EpisodeBuffer(
+            observations=np.concatenate([seen, seen[-1:]]),
+            actions=data["actions"][rows],
+            rewards=data["rewards"][rows],
+            terminations=data["terminals"][rows],
+            truncations=data["timeouts"][rows],
+        )
+
+    os.environ["MINARI_DATASETS_PATH"] = str(folder)
+    minari.create_dataset_from_buffers(
+        "benchmark/buffer-v0",
+        [episode(i) for i in range(0, len(data["terminals"]), STEPS)],
+        observation_space=Box(-np.inf, np.inf, data["observations"].shape[1:]),
+        action_space=Box(0, 1, (ACTIONS,)),
+        eval_env=None,
+    )
+
+
+def load_minari() -> Any:
+    import minari
+
+    return list(minari.load_dataset("benchmark/buffer-v0").iterate_episodes())
+
+
+def write_memmap(data: Columns, folder: Path) -> None:
+    from tensordict import TensorDict
+
+    tensors = {name: torch.from_numpy(column) for name, column in data.items()}
+    TensorDict(tensors, batch_size=[len(data["terminals"])]).memmap(str(folder))
+
+
+def load_memmap(folder: Path) -> Any:
+    """Opened, and then every row in memory: a memory map that nobody has looked at is not loaded."""
+    from tensordict import TensorDict
+
+    opened = TensorDict.load_memmap(str(folder))
+    return {name: opened[name].clone() for name in opened.keys()}  # noqa: SIM118
+
+
+def size_of(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def minibatches(data: Columns, folder: Path, replay: Any) -> str:
+    """Time of one minibatch of 256 drawn at random, next observations included."""
+    rng, rows = np.random.default_rng(SEED), len(data["terminals"])
+    ends = data["terminals"] | data["timeouts"]
+    drawn = Minibatches(read(folder), BATCH, SEED)
+
+    def gather() -> object:
+        index = rng.integers(rows, size=BATCH)
+        following = index + ~ends[index]
+        names = ("observations", "actions", "rewards", "terminals", "log_probs")
+        return [data[name][index] for name in names], data["observations"][following]
+
+    def repeated(call: Callable[[], object], times: int) -> Callable[[], object]:
+        return lambda: [call() for _ in range(times)]
+
+    many = 400
+    timed = best_of(
+        {"this buffer, as torch tensors": repeated(drawn.draw, many), "NumPy gather": repeated(gather, many)}, 7
+    )
+    timed += [
+        Timed(one.name, one.seconds * many / 20)
+        for one in best_of({"d3rlpy ReplayBuffer": repeated(lambda: replay.sample_transition_batch(BATCH), 20)}, 3)
+    ]
+    return table(f"minibatch of {BATCH}", timed, 1e3 / many, "ms")
+
+
+def compare(name: str, rows: int, features: int, shard_rows: int, out: Path, repeats: int) -> None:
+    """Print the tables of one dataset."""
+    data, of = columns(rows, features), header(features)
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir(parents=True)
+    write_buffer(data, of, out / "hdf5", shard_rows)
+    write_buffer(data, of, out / "zarr", shard_rows, "zarr")
+    contents = [path.read_bytes() for path in sorted((out / "hdf5").iterdir())]
+    (out / "numpy").mkdir()
+    for key, column in data.items():
+        np.save(out / "numpy" / f"{key}.npy", column)
+    replay = d3rlpy_buffer(data)
+    (out / "d3rlpy").mkdir()
+    with (out / "d3rlpy" / "replay.h5").open("w+b") as file:
+        replay.dump(file)
+    write_minari(data, out / "minari")
+    write_memmap(data, out / "torchrl")
+    numbers = itertools.count()
+
+    def fresh() -> Path:
+        return out / f"written-{next(numbers)}"
+
+    shards = -(-rows // shard_rows)
+    print(f"\n### {name}: {rows:,} rows, {shards} shards, {sum(map(len, contents)) / 1e6:.0f} MB\n")
+    print(minibatches(data, out / "hdf5", replay) + "\n")
+    size = sum(column.nbytes for column in data.values()) / 1e9
+    timed = best_of(
+        {
+            "this buffer, hdf5 (verified)": lambda: read(out / "hdf5"),
+            "np.load of the same columns": lambda: [np.load(path) for path in (out / "numpy").iterdir()],
+            "TorchRL memory maps, every row copied": lambda: load_memmap(out / "torchrl"),
+            "this buffer, zarr (verified)": lambda: read(out / "zarr"),
+        },
+        repeats,
+    )
+    timed += best_of({"d3rlpy ReplayBuffer.load": lambda: d3rlpy_load(out / "d3rlpy" / "replay.h5")}, 1)
+    timed += best_of({"Minari": load_minari}, 1)
+    print(table("open and load", timed, 1e3, "ms", size) + "\n")
+    timed = best_of(
+        {
+            "this buffer, hdf5: check, hash, write, fsync": lambda: write_buffer(data, of, fresh(), shard_rows),
+            "raw write and fsync of the same bytes": lambda: write_raw(contents, fresh()),
+            "this buffer, zarr": lambda: write_buffer(data, of, fresh(), shard_rows, "zarr"),
+        },
+        repeats,
+    )
+    print(table("write", timed, 1e3, "ms", sum(map(len, contents)) / 1e9) + "\n")
+    print("| on disk | bytes a row |\n| --- | ---: |")
+    for label in ("hdf5", "zarr", "torchrl", "d3rlpy", "minari"):
+        print(f"| {label} | {size_of(out / label) / rows:.1f} |")
+    shutil.rmtree(out)
+
+
+def main(
+    rows: Annotated[int, typer.Option(help="Rows of 32 features.")] = 1_000_000,
+    latent_rows: Annotated[int, typer.Option(help="Rows of 24 KB.")] = 10_000,
+    repeats: int = 7,
+    out: Path = Path("runs/benchmarks/buffer"),
+) -> None:
+    """Print the tables in Markdown."""
+    torch.set_num_threads(1)
+    print(f"{os.cpu_count()} CPU cores, torch {torch.__version__}, NumPy {np.__version__}")
+    compare("32 features", rows, 32, max(STEPS, rows // 10), out, repeats)
+    compare("latents of 24 KB", latent_rows, 6144, max(STEPS, latent_rows // 10), out, repeats)
+
+
+if __name__ == "__main__":
+    typer.run(main)
