@@ -71,7 +71,7 @@ def test_rewards_are_composed_anew_from_the_raw_terms(scenes: Path) -> None:
 
 
 def test_what_cannot_be_selected_is_said(scenes: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no episode of .* passes .*'lake'.*relax the filters"):
+    with pytest.raises(UserError, match=r"no episode of .* passes .*'lake'.*relax the filters"):
         read(scenes, select=Selection(scenes=("lake",)))
     with pytest.raises(UserError, match="logs no term 'speed' to select by; choose of psnr"):
         read(scenes, select=Selection(at_least={"speed": 1}))
