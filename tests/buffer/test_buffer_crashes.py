@@ -65,6 +65,66 @@ print(moment, flush=True)
 """
 
 
+#: Kills a forked writer at 50 random moments, each going on where the last one was killed; begins anew when all is
+#: published. Arguments: folder, codec. Prints the folders, and whatever a reader finds wrong after a kill.
+KILL_FIFTY_TIMES = """
+import os, random, signal, sys, time
+from pathlib import Path
+from buffer_samples import HEADER, name, write
+from orl_ldm.buffer import BufferWriter, read, verify
+
+folder, codec = Path(sys.argv[1]), sys.argv[2]
+chance, units, rounds = random.Random(codec), range(0, 45, 3), 0
+write(folder / "warm", 0, codec)
+seen = set()
+for kill in range(50):
+    buffer = folder / str(rounds)
+    writer = os.fork()
+    if writer == 0:
+        for unit in units:
+            if name(unit) not in BufferWriter(buffer, HEADER).published():
+                write(buffer, unit, codec)
+        os._exit(0)
+    time.sleep(chance.uniform(0, 0.05))
+    os.kill(writer, signal.SIGKILL)
+    os.waitpid(writer, 0)
+    published = BufferWriter(buffer, HEADER).published()
+    if not seen <= published:
+        print("lost", seen - published)
+    seen = published
+    if published:
+        for problem in verify(buffer):
+            if not problem.harmless:
+                print(problem)
+        if set(read(buffer, strict=True).shards) != published:
+            print("unread")
+    if len(published) == len(units):
+        rounds, seen = rounds + 1, set()
+for unit in units:
+    write(folder / str(rounds), unit, codec)
+print(rounds + 1, flush=True)
+"""
+
+#: Eight processes share the work of one buffer; two of them have the same part. Arguments: folder, codec.
+EIGHT = """
+import os, sys
+from buffer_samples import write
+folder, codec = sys.argv[1], sys.argv[2]
+write(folder + "-warm", 0, codec)
+gate, opened = os.pipe()
+for number in range(8):
+    if os.fork() == 0:
+        os.close(opened)
+        os.read(gate, 1)  # all of them at once, when the other end closes
+        for unit in range(0, 126, 3):
+            if unit // 3 % 7 == number % 7:
+                write(folder, unit, codec)
+        os._exit(0)
+os.close(opened)
+print(*(os.wait()[1] for _ in range(8)), flush=True)
+"""
+
+
 def start(script: str, *arguments: object) -> "subprocess.Popen[str]":
     path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
     return subprocess.Popen(
@@ -112,6 +172,31 @@ def test_a_writer_killed_at_any_moment_loses_nothing_on_resume(tmp_path: Path, c
     for key, column in resumed.columns.items():  # the same rows as undisturbed
         np.testing.assert_array_equal(column, np.concatenate([columns(unit)[key] for unit in UNITS]))
     assert harmful(folder) == []  # a kill between publishing and sweeping may leave a staged file, which is noted
+
+
+@pytest.mark.parametrize("codec_name", ["hdf5", "zarr"])
+def test_fifty_kills_lose_nothing_that_was_published(tmp_path: Path, codec_name: CodecName) -> None:
+    process = start(KILL_FIFTY_TIMES, tmp_path, codec_name)
+    rounds = say(process)
+    assert rounds.isdigit() and process.wait() == 0, rounds
+    for number in range(int(rounds)):
+        whole = read(tmp_path / str(number), strict=True)
+        assert whole.shards == tuple(map(name, UNITS))
+        for key, column in whole.columns.items():
+            np.testing.assert_array_equal(column, np.concatenate([columns(unit)[key] for unit in UNITS]))
+
+
+@pytest.mark.parametrize("codec_name", ["hdf5", "zarr"])
+def test_eight_processes_write_what_one_would(tmp_path: Path, codec_name: CodecName) -> None:
+    process = start(EIGHT, tmp_path / "buffer", codec_name)
+    assert say(process) == "0 0 0 0 0 0 0 0" and process.wait() == 0
+    for unit in range(0, 126, 3):
+        write(tmp_path / "alone", unit, codec_name)
+    files = [
+        {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+        for folder in (tmp_path / "buffer", tmp_path / "alone")
+    ]
+    assert files[0] == files[1]
 
 
 @pytest.mark.parametrize(("codec_name", "stride"), [("hdf5", 1), ("zarr", 17)])

@@ -11,7 +11,7 @@ import pytest
 from orl_ldm.buffer import BufferWriter, Header, ImageRef
 from orl_ldm.reward import TERMS
 
-FEATURES, SHARDS, ROWS, STEPS = 1024, 16, 1024, 8
+FEATURES, SHARDS, ROWS, STEPS = 512, 32, 2048, 8
 BUFFER_BYTES = FEATURES * SHARDS * ROWS * 4
 LIMIT = BUFFER_BYTES // 2
 
