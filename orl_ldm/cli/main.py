@@ -100,6 +100,23 @@ def ope(
 
 
 @app.command()
+def ablate(
+    pipeline: PipelineArgument = "demo",
+    rounds: Annotated[int, typer.Option(help="Learn from so many rounds of `orl-ldm loop`.", min=0)] = 0,
+    seeds: Annotated[int, typer.Option(help="Training seeds, counted from the first.", min=1)] = 5,
+    first_seed: Annotated[int, typer.Option(help="The first of them.", min=0)] = 0,
+    prefer: Annotated[str, typer.Option(help="What is compared, and what a dial is turned to.")] = "balanced",
+    only: Annotated[list[str], typer.Option(help="A variant's name; all of them by default. Repeatable.")] = [],  # noqa: B006
+    out: Annotated[str, typer.Option(help="Where trainings and tables go; runs/<name>/ablation by default.")] = "",
+    settings: SetOption = [],  # noqa: B006
+) -> None:
+    """Train without this and that, with several seeds, and compare on held-out images: one table."""
+    from orl_ldm.cli.ablate import ablate
+
+    ablate(pipeline, rounds, range(first_seed, first_seed + seeds), prefer, only, out, settings, console)
+
+
+@app.command()
 def report(pipeline: PipelineArgument = "demo", settings: SetOption = []) -> None:  # noqa: B006
     """Write tables, figures and the HTML page of an evaluation again."""
     from orl_ldm.cli import stages

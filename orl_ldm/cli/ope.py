@@ -61,7 +61,7 @@ def _replay(
     refs = training_images(pipeline.data, pipeline.collect.images, held, images)
     weights = pipeline.train.reward_weights()
     with methods_bar(console) as advance:
-        return replay(
+        scores = replay(
             folders,
             refs,
             pipeline.data,
@@ -72,3 +72,4 @@ def _replay(
             pipeline.evaluate.seed,
             advance,
         )
+    return scores.pivot(index="image", columns="method", values="reward")[list(folders)]

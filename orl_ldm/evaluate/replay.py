@@ -1,9 +1,8 @@
-"""True replay of many policies on the same images: what off-policy estimates are held against."""
+"""True replay of many policies on the same images: what estimates and ablations are held against."""
 
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from orl_ldm.diffusion.config import SamplerConfig
@@ -11,12 +10,12 @@ from orl_ldm.diffusion.ldm import LDM
 from orl_ldm.env.spaces import SPEC
 from orl_ldm.errors import UserError
 from orl_ldm.evaluate.methods import steered
-from orl_ldm.evaluate.run import Advance, Runner, identity
+from orl_ldm.evaluate.run import Advance, Runner, identity, per_image
 from orl_ldm.images.config import DataConfig
 from orl_ldm.images.sources import ImageRef, open_images
 from orl_ldm.metrics import Contract, Metrics
 from orl_ldm.policy import load_policy, under
-from orl_ldm.reward import RewardWeights, compose
+from orl_ldm.reward import RewardWeights
 
 
 def training_images(data: DataConfig, logged: int, held: Collection[int], count: int) -> list[ImageRef]:
@@ -46,15 +45,16 @@ def replay(
     seed: int,
     advance: Advance,
 ) -> pd.DataFrame:
-    """Rewards of each checkpoint's mean action: a column for each, a row for each image; kept in `out` to resume."""
+    """Scores of each policy's mean action under `weights`, which turn a dial too; kept in `out` to resume.
+
+    As `per_image.csv`: a row for each policy (`method`) and image, with its raw terms and its reward.
+    """
     runner = Runner(out, refs, data, ldm, Metrics(Contract(), ldm.device), 16, advance)
-    columns = {}
+    scores = {}
     for name, folder in folders.items():
         network, facts = load_policy(folder)
         who = f"the policy in {str(folder)!r}"
         SPEC.require(network.spec, who)
         policy, _ = under(network, {**facts, "weights": vars(weights)}, "", who)
-        scores = runner.score(steered(ldm, policy, identity(network, sampler, weights), sampler, seed))
-        terms = np.column_stack([scores.quality, scores.nfe, scores.seconds])
-        columns[name] = compose(terms, weights, sampler.nfe_max)
-    return pd.DataFrame(columns, index=[ref.name for ref in refs])
+        scores[name] = runner.score(steered(ldm, policy, identity(network, sampler, weights), sampler, seed))
+    return per_image(scores, refs, weights, sampler.nfe_max)

@@ -94,7 +94,7 @@ def evaluate(task: Task, advance: Advance = lambda what, done, total: None) -> P
         "fixed": best,
         "steered": steered.name,
     }
-    table = _table(scores, refs, weights, task.sampler.nfe_max)
+    table = per_image(scores, refs, weights, task.sampler.nfe_max)
     _write_csv(table, out / "per_image.csv")
     _write_csv(_actions(scores[steered.name], refs), out / "actions.csv")
     write_examples(out / "examples", refs, task.data, {role: scores[name] for role, name in roles.items()}, roles)
@@ -250,7 +250,9 @@ class Runner:
         }
 
 
-def _table(scores: dict[str, Scores], refs: Sequence[ImageRef], weights: RewardWeights, nfe_max: int) -> pd.DataFrame:
+def per_image(
+    scores: Mapping[str, Scores], refs: Sequence[ImageRef], weights: RewardWeights, nfe_max: int
+) -> pd.DataFrame:
     """One row per (method, image)."""
     frames = []
     for name, score in scores.items():

@@ -124,6 +124,7 @@ class TrainConfig:
     term_scale: Literal["natural", "within_image"] = "natural"
     image_baseline: bool = True  # learn from rewards minus those of the image's other rollouts
     shaping: float = 0.0  # weight of the logged potential
+    share: Annotated[float, Field(gt=0, le=1)] = 1.0  # of the images, to see what fewer would have given
     #: Observation features that the learner does not see, by the beginning of their names (`lr/` is a group).
     hide: tuple[str, ...] = ()
     #: Actions that are not learned: name -> value in natural units, in every decision or in the first alone.

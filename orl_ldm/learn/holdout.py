@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from orl_ldm.errors import UserError
 from orl_ldm.learn.data import Dataset, gathered
 from orl_ldm.streams import stable_id
 
@@ -16,22 +17,32 @@ from orl_ldm.streams import stable_id
 FEWEST = 4
 
 
-def split(data: Dataset, share: float) -> tuple[Dataset, Dataset | None]:
+def split(data: Dataset, held_share: float) -> tuple[Dataset, Dataset | None]:
     """(what is learned from, what it is judged on): all and None when either side would have too few images."""
-    held = held_out(data.image, share)
+    held = drawn(data.image, held_share, "held out")
     if min(len(set(data.image[side].tolist())) for side in (held, ~held)) < FEWEST:
         return data, None
     return part(data, ~held), part(data, held)
 
 
-def held_out(image: Tensor, share: float) -> Tensor:
-    """(E,) whether each episode's image, by its id (E,), is held out.
+def share(data: Dataset, part_of_images: float) -> Dataset:
+    """The episodes of a part of the images, always the same ones. Raises UserError when none is left."""
+    if part_of_images == 1:
+        return data
+    chosen = drawn(data.image, part_of_images, "share")
+    if not chosen.any():
+        raise UserError(f"train.share = {part_of_images:g} leaves no image to learn from: raise it, or collect more")
+    return part(data, chosen)
+
+
+def drawn(image: Tensor, part_of_images: float, purpose: str) -> Tensor:
+    """(E,) whether each episode's image, by its id (E,), is drawn for a purpose.
 
     A hash of the id decides: an image keeps its side whichever buffers and rounds are added.
     """
     ids = image.tolist()
-    held = {number: stable_id(f"held out/{number}") < share * 2**63 for number in set(ids)}
-    return torch.tensor([held[number] for number in ids], device=image.device)
+    chosen = {number: stable_id(f"{purpose}/{number}") < part_of_images * 2**63 for number in set(ids)}
+    return torch.tensor([chosen[number] for number in ids], device=image.device)
 
 
 def part(data: Dataset, episodes: Tensor) -> Dataset:

@@ -23,7 +23,7 @@ from orl_ldm.learn.config import TrainConfig
 from orl_ldm.learn.critics import Critics
 from orl_ldm.learn.data import load
 from orl_ldm.learn.facts import describe, identity
-from orl_ldm.learn.holdout import split
+from orl_ldm.learn.holdout import share, split
 from orl_ldm.learn.log import Log
 from orl_ldm.learn.metrics import Metrics, alarms, not_finite
 from orl_ldm.learn.ppo import PPO
@@ -78,6 +78,7 @@ def train(config: TrainConfig, progress: bool = True) -> Path:
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         seed_start(config.seed)
         learned, held = split(data, config.judge.held_out)
+        learned = share(learned, config.share)
         learner: Learner = ALGORITHMS[config.section](learned, config)
         judge = Acceptance(learner.policy, learned, held, config.judge, config.seed)
         parts = {**learner.parts, **judge.parts}

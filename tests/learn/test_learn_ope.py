@@ -19,7 +19,7 @@ from orl_ldm.learn.checkpoint import Progress
 from orl_ldm.learn.critics import Critics
 from orl_ldm.learn.data import Dataset, load
 from orl_ldm.learn.fqe import fitted_q
-from orl_ldm.learn.holdout import held_out, part, split
+from orl_ldm.learn.holdout import drawn, part, share, split
 from orl_ldm.learn.importance import weighted_importance
 from orl_ldm.learn.metrics import Metrics
 from orl_ldm.learn.model import Model, estimate
@@ -64,10 +64,10 @@ def worth(plans: list[Plan], held: Dataset) -> list[float]:
 
 
 def test_images_keep_their_side_and_their_episodes_stay_whole(data: Dataset) -> None:
-    held = held_out(data.image, 0.3)
+    held = drawn(data.image, 0.3, "held out")
     assert 0.15 < held.double().mean() < 0.45
     some = data.image[: len(data.image) // 2]
-    assert torch.equal(held_out(some, 0.3), held[: len(some)])  # whatever else a buffer holds
+    assert torch.equal(drawn(some, 0.3, "held out"), held[: len(some)])  # whatever else a buffer holds
     one, other = part(data, ~held), part(data, held)
     assert not set(one.image.tolist()) & set(other.image.tolist())
     assert len(one) + len(other) == len(data)
@@ -185,3 +185,13 @@ def test_checkpoints_are_kept_on_request_and_estimated(config: TrainConfig, tmp_
     assert len(held) >= 4
     with pytest.raises(UserError, match="leaves fewer than 4 images"):
         estimates(replace(config, judge=replace(config.judge, held_out=0.0)), kept)
+
+
+def test_a_share_of_the_images_is_a_part_of_every_larger_share(tmp_path: Path) -> None:
+    toys.collect(toys.Aim(), tmp_path, images=60)
+    data = load(TrainConfig((str(tmp_path),), "unused", weights=toys.WEIGHTS), torch.device("cpu"))[0]
+    images = [set(share(data, part).image.tolist()) for part in (0.25, 0.5, 1)]
+    assert images[0] < images[1] < images[2]
+    assert len(images[2]) == 60 and 5 < len(images[0]) < 25
+    with pytest.raises(UserError, match="leaves no image to learn from"):
+        share(data, 1e-9)

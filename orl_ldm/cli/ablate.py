@@ -1,0 +1,99 @@
+"""Ablations: the same training without something, over several seeds, replayed on the same held-out images.
+
+Every variant is nothing but a `train` with a few settings and needs no collection of its own. Trainings and replays
+that have been done are read back: an interrupted call goes on where it stopped, and several calls may share the work.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+from rich.console import Console
+
+from orl_ldm.cli import stages
+from orl_ldm.cli.loop import buffers_after, quoted
+from orl_ldm.cli.progress import methods_bar
+from orl_ldm.errors import UserError
+from orl_ldm.pipeline import Pipeline, load_pipeline
+from orl_ldm.report.ablation import LEGEND, WHOLE, ablation
+from orl_ldm.report.tables import write_whole
+from orl_ldm.reward import preference
+
+#: Names of variants -> what they set.
+LESS: dict[str, tuple[str, ...]] = {
+    WHOLE: (),
+    "without the LR image's character": ('train.hide=["lr/"]',),
+    "without the estimate's state": ('train.hide=["estimate/", "mismatch/"]',),
+    "time only": ('train.hide=["lr/", "estimate/", "mismatch/"]',),
+    "no warm start: from noise": ("train.hold_first={step = 1.0}",),
+    "steps held: t = 0.7 T, 0.07 T": ("train.hold={step = 0.1}", "train.hold_first={step = 0.7}"),
+    "eta held at 0": ("train.hold={eta = 0.0}",),
+    "detail held at 1": ("train.hold={detail = 1.0}",),
+    "fidelity held at 0": ("train.hold={fidelity = 0.0}",),
+    **{f"1/{part} of the images": (f"train.share={1 / part}",) for part in (2, 4, 8, 16)},
+}
+
+
+def variants(pipeline: Pipeline, rounds: int) -> dict[str, tuple[str, ...]]:
+    """LESS, and fewer rounds than there are."""
+    fewer = {
+        f"{number} of {rounds} rounds": (f"train.buffers={quoted(buffers_after(pipeline, number))}",)
+        for number in range(rounds)
+    }
+    return {**LESS, **fewer}
+
+
+def ablate(
+    name: str,
+    rounds: int,
+    seeds: Sequence[int],
+    prefer: str,
+    only: Sequence[str],
+    out: str,
+    settings: Sequence[str],
+    console: Console,
+) -> None:
+    """Train and replay every variant with every seed; write and print the table."""
+    pipeline = load_pipeline(name, settings)
+    known = variants(pipeline, rounds)
+    if wrong := set(only) - set(known):
+        raise UserError(f"there is no variant {min(wrong)!r}; there are: {', '.join(known)}")
+    folder = Path(out or f"runs/{pipeline.name}/ablation")
+    base = [*settings, f"train.buffers={quoted(buffers_after(pipeline, rounds))}"]
+    runs = {}
+    for variant in only or known:
+        for seed in seeds:
+            run = folder / "".join(c if c.isalnum() else "-" for c in variant) / f"seed-{seed}"
+            console.print(f"{variant}, seed {seed}", highlight=False)
+            stages.train(name, [*base, *known[variant], f"train.seed={seed}", f"train.out={run}"], console)
+            runs[variant, seed] = run / "policy"
+    scores = replayed(pipeline, runs, folder / "parts", prefer, console)
+    write_whole(folder / f"per_image-{prefer}.csv", scores.to_csv(index=False, float_format="%.6g"))
+    table = ablation(scores)
+    write_whole(folder / f"ablation-{prefer}.md", f"{table.markdown()}\n{LEGEND}\n")
+    title = f"{pipeline.name}: {scores['image'].nunique()} test images, preferring {prefer}"
+    console.print(table.rich(title, len(table.header)))
+    console.print(f"table: {folder / f'ablation-{prefer}.md'}", highlight=False, soft_wrap=True)
+
+
+def replayed(
+    pipeline: Pipeline, runs: dict[tuple[str, int], Path], parts: Path, prefer: str, console: Console
+) -> pd.DataFrame:
+    """Scores of each (variant, seed)'s policy on the pipeline's test images; a row for each and each image."""
+    stages.quiet()
+    from orl_ldm.diffusion.ldm import open_ldm
+    from orl_ldm.evaluate.replay import replay
+    from orl_ldm.images.sources import open_images
+
+    data, config = pipeline.data, pipeline.evaluate
+    refs = open_images(data.source, data.test_split, data.classes, config.images, data.seed)
+    folders = {f"{variant}, seed {seed}": folder for (variant, seed), folder in runs.items()}
+    keys = dict(zip(folders, runs, strict=True))
+    weights = preference(prefer)
+    with methods_bar(console) as advance:
+        scores = replay(
+            folders, refs, data, pipeline.sampler, open_ldm(pipeline.ldm), weights, parts, config.seed, advance
+        )
+    return scores.assign(
+        variant=[keys[method][0] for method in scores["method"]], seed=[keys[method][1] for method in scores["method"]]
+    )
