@@ -10,16 +10,20 @@ start of every epoch (as the clip of PPO, Schulman et al. 2017; re-anchored offl
     y = r + gamma * (mean - target_pessimism * std)_j Q'_j(s', a~')
     critics minimise Huber(Q_j(s, a) - y)
     the actor maximises, while KL(pi(s) || reference(s)) <= clip,
-        (mean - actor_pessimism * std)_j Q_j(s, a~) + cloning * log pi(a | s)
-
-With `dial` the reward's weights are a part of s: every transition is relabelled with weights drawn anew for each step,
-and one policy serves them all (as universal value functions, Schaul et al. 2015; Abels et al. 2019).
+        (mean - actor_pessimism * std)_j Q_j(s, a~) + cloning * log pi(a | s) + seeking * gain * log pi(a* | s)
 
 where a~ = E[pi(s)] + noise * (a - E[pi(s)]) with a ~ pi(s) reparameterised: what is evaluated later is the mean, so the
 critics are asked about actions near it.
 
-Legend: M critics, B batch, N transitions, E episodes, F observation features, P preferences (0
-without dial), A action dimensions.
+A gradient finds no way from one plan to another one (stopping now, or going on) when what lies between is worse. So the
+critics are also asked about some actions drawn at random: a* is the best of them, and gain how much better than the
+mean action the critics hold it for, if at all (choosing among candidates as EMaQ, Ghasemipour et al. 2021).
+
+With `dial` the reward's weights are a part of s: every transition is relabelled with weights drawn anew for each step,
+and one policy serves them all (as universal value functions, Schaul et al. 2015; Abels et al. 2019).
+
+Legend: M critics, B batch, S of it where actions are sought, C candidates, N transitions, E episodes, F observation
+features, P preferences (0 without dial), A action dimensions.
 """
 
 import copy
@@ -40,6 +44,7 @@ from orl_ldm.learn.passes import in_blocks
 from orl_ldm.learn.preferences import Preferences
 from orl_ldm.learn.randomness import draw, seed_step
 from orl_ldm.policy import BetaPolicy
+from orl_ldm.policy.beta import HELD, MARGIN
 
 
 class Critics:
@@ -104,7 +109,11 @@ class Critics:
             cloned = densities.log_prob(alpha, beta, actions)  # (B,)
             with torch.no_grad():
                 kl = densities.kl(alpha, beta, *self.reference.concentrations(observations))  # (B,)
-            actor_loss = -((value + c.cloning * cloned) * (kl <= c.clip)).mean()
+            near = kl <= c.clip
+            some = slice(c.seekers)  # S of the batch
+            best, gain = self.seek(observations[some], alpha[some], beta[some], actions[some])  # (S, A), (S,)
+            sought = gain * densities.log_prob(alpha[some], beta[some], best)  # (S,)
+            actor_loss = -((value + c.cloning * cloned) * near).mean() - c.seeking * (sought * near[some]).mean()
             self.actor_optimizer.zero_grad()
             actor_loss.backward(inputs=list(self.policy.parameters()))  # type: ignore[no-untyped-call]
             self.actor_optimizer.step()
@@ -126,6 +135,19 @@ class Critics:
         """Unit actions (B, A) that the critics are asked about: between the mean, taken at evaluation, and a sample."""
         mean = alpha / (alpha + beta)
         return mean + self.config.noise * (densities.sample(alpha, beta) - mean)
+
+    @torch.no_grad()
+    def seek(self, observations: Tensor, alpha: Tensor, beta: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
+        """The best (S, A) of random actions and the logged ones, and its gain (S,) over the mean, or 0."""
+        mean, pessimism = alpha / (alpha + beta), self.config.actor_pessimism
+        drawn = torch.rand(self.config.candidates, *actions.shape, device=actions.device).clamp(MARGIN, 1 - MARGIN)
+        free = (alpha + beta < HELD / 2).expand_as(drawn)  # an action that is held is no candidate for anything else
+        candidates = torch.where(free, torch.cat([actions[None], drawn[1:]]), mean)  # (C, S, A)
+        states = observations.repeat(len(candidates), 1)
+        values = pessimistic(self.q(self.critic, states, candidates.flatten(0, 1)), pessimism)  # (C * S,)
+        value, which = values.view(candidates.shape[:2]).max(0)  # (S,), (S,)
+        gain = value - pessimistic(self.q(self.critic, observations, mean), pessimism)
+        return candidates[which, torch.arange(len(mean), device=which.device)], gain.clamp(min=0)
 
     def mean(self, observations: Tensor) -> Tensor:
         """The policy's mean unit action (B, A), which is the one taken at evaluation."""
