@@ -46,9 +46,9 @@ class CriticConfig:
     polyak: float = 0.005
     noise: float = 0.3  # of the actions that critics are asked about: 0 the mean, 1 a sample of the policy
     cloning: float = 0.005  # weight of the log-likelihood of logged actions; 0.002 suits rounds with own data
-    seeking: float = 5.0  # weight of the log-likelihood of the best candidate, times its gain; 0 only climbs
-    candidates: PositiveInt = 16  # of each state in which actions are sought
-    seekers: PositiveInt = 64  # such states of a batch
+    seeking: float = 20.0  # weight of the log-likelihood of the best candidate, times its gain; 0 only climbs
+    candidates: PositiveInt = 32  # of each state in which actions are sought
+    seekers: PositiveInt = 32  # such states of a batch
     clip: PositiveFloat = 0.5  # largest KL to the reference, per state, in nats
     epochs: PositiveInt = 40  # the reference is re-anchored at the start of each
     steps: PositiveInt = 100  # gradient steps of an epoch
