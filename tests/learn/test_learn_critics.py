@@ -11,6 +11,8 @@ import toy_processes as toys
 
 from orl_ldm.buffer import read
 from orl_ldm.learn import CriticConfig, TrainConfig, train
+from orl_ldm.learn.critics import Critics
+from orl_ldm.learn.data import load
 from orl_ldm.learn.networks import Ensemble, pessimistic
 from orl_ldm.policy import BetaPolicy, load_policy, under
 from orl_ldm.reward import PSNR_SCALE
@@ -86,3 +88,21 @@ def test_one_policy_serves_every_preference(tmp_path: Path) -> None:
         means.append(toys.mean_of(toy, held))
         assert sum(astuple(weights)) == pytest.approx(1)
     assert means == pytest.approx([0.2, 0.5, 0.8], abs=0.08)
+
+
+def test_a_plan_beyond_a_worse_one_is_sought(tmp_path: Path) -> None:
+    """Actions that are held stay held among the candidates, and the best of them is no worse than what was logged."""
+    toys.collect(toys.Patience(), tmp_path / "buffer", 60)
+    config = TrainConfig((str(tmp_path / "buffer"),), "", weights=toys.WEIGHTS, critics=SMALL, hold={"aim": 0.25})
+    data = load(config, torch.device("cpu"))[0]
+    torch.manual_seed(0)
+    learner = Critics(data, config)
+    observations, actions = data.observations[:9], data.actions[:9]
+    best, gain = learner.seek(observations, *learner.policy.concentrations(observations), actions)
+    torch.testing.assert_close(best[:, 1], torch.full((9,), 0.25), atol=1e-3, rtol=0)
+    held = torch.stack([actions[:, 0], best[:, 1]], dim=1)
+    mean = learner.mean(observations)
+    value = [pessimistic(learner.q(learner.critic, observations, a), SMALL.actor_pessimism) for a in (best, held, mean)]
+    assert (value[0] >= value[1] - 1e-6).all()
+    torch.testing.assert_close(gain, (value[0] - value[2]).clamp(min=0))
+    assert (gain > 0).any()
