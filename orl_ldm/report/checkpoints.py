@@ -51,7 +51,7 @@ def scatter(frame: pd.DataFrame, facts: dict[str, Any], theme: Theme) -> Figure:
         text = f"{label}: Spearman {facts['spearman'][name]:.2f}"
         axes.scatter(frame["replay"], frame[name], 22, colour, marker=marker, label=text, zorder=2)
     axes.set(xlabel="reward replayed with the LDM", ylabel="reward estimated offline")
-    figure.legend(loc="outside lower center", ncols=3)
+    figure.legend(loc="outside lower center", fontsize=8)
     return figure
 
 
