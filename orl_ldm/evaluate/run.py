@@ -90,7 +90,7 @@ def evaluate(task: Task, advance: Advance = lambda what, done, total: None) -> P
     roles = {
         "bicubic": "bicubic",
         "ceiling": "autoencoder ceiling",
-        "alone": _alone(config.ddim_steps, 0),
+        "alone": _alone(config.ddim_steps, config.etas[0]),
         "fixed": best,
         "steered": steered.name,
     }
@@ -127,7 +127,7 @@ def _alone(steps: int, eta: float) -> str:
 def _plan(task: Task, ldm: LDM, fixed: dict[str, FixedSchedule], same: int) -> list[m.Method]:
     """Every method but the steered one, in the order of the table."""
     seed, steps = task.config.seed, task.config.ddim_steps
-    alone = [m.ldm_alone(ldm, ldm.schedule.grid(steps), eta, _alone(steps, eta), seed) for eta in (0, 1)]
+    alone = [m.ldm_alone(ldm, ldm.schedule.grid(steps), eta, _alone(steps, eta), seed) for eta in task.config.etas]
     grid = ldm.schedule.grid(same, "trailing")
     alone.append(m.ldm_alone(ldm, grid, 0, f"LDM, DDIM {same} (same NFE)", seed))
     more = FRONTIER_STEPS if task.config.frontier else ()
