@@ -1,41 +1,17 @@
 """Tiny real models, so that the tests run the product's own code in seconds."""
 
-import json
 from pathlib import Path
 
 import pytest
 import torch
-from diffusers import DDIMScheduler
+from tiny_ldm import tiny_ldm_folder
 
 from orl_ldm.diffusion.ldm import LDM, load_ldm
 from orl_ldm.images.config import DataConfig
 from orl_ldm.images.pairs import Batch, load_pairs
 from orl_ldm.images.sources import open_images
-from orl_ldm.pretrain.config import DenoiserConfig, FirstStageConfig
-from orl_ldm.pretrain.stages import SCHEDULER, build_denoiser, build_first_stage
 
 torch.set_num_threads(1)
-
-
-def tiny_ldm_folder(folder: Path, prediction_type: str = "v_prediction", set_alpha_to_one: bool = True) -> Path:
-    """An untrained LDM of a few thousand parameters in diffusers' layout."""
-    torch.manual_seed(0)
-    first = build_first_stage(
-        FirstStageConfig(latent_channels=4, channels=8, encoder_layers=(0, 1, 1), decoder_layers=(0, 1, 1))
-    )
-    denoiser = build_denoiser(DenoiserConfig(channels=(8, 16), layers_per_block=1), 4)
-    first.save_pretrained(folder / "vqvae")
-    denoiser.save_pretrained(folder / "unet")
-    config = {**SCHEDULER, "prediction_type": prediction_type, "set_alpha_to_one": set_alpha_to_one}
-    DDIMScheduler.from_config(config).save_pretrained(folder / "scheduler")
-    index = {
-        "_class_name": "LDMSuperResolutionPipeline",
-        "scheduler": ["diffusers", "DDIMScheduler"],
-        "unet": ["diffusers", "UNet2DModel"],
-        "vqvae": ["diffusers", "AutoencoderDC"],
-    }
-    (folder / "model_index.json").write_text(json.dumps(index))
-    return folder
 
 
 @pytest.fixture(scope="session")

@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import tiny_ldm_folder
 from diffusers import DDIMScheduler
 from diffusers.pipelines.latent_diffusion.pipeline_latent_diffusion_superresolution import LDMSuperResolutionPipeline
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tiny_ldm import tiny_ldm_folder
 
 from orl_ldm.diffusion.config import SamplerConfig
 from orl_ldm.diffusion.ldm import LDM, load_ldm
