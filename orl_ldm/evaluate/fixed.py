@@ -18,7 +18,7 @@ import torch
 from orl_ldm.diffusion.config import SamplerConfig
 from orl_ldm.diffusion.ldm import LDM
 from orl_ldm.diffusion.sampler import Decision, Driver, State, sample
-from orl_ldm.env.spaces import SPEC, decide
+from orl_ldm.env.spaces import SPEC, decide, effective
 from orl_ldm.images.pairs import Batch
 from orl_ldm.metrics import Metrics
 from orl_ldm.reward import RewardWeights, compose
@@ -42,6 +42,11 @@ class FixedSchedule:
             values = np.concatenate([values[:1], values[2:], values[1:]])
         rows = _LOW + (_HIGH - _LOW) * np.clip(values, 0, 1).reshape(-1, len(_LOW))
         return FixedSchedule(tuple((float(s), float(e), float(d), float(f)) for s, e, d, f in rows))
+
+    def described(self) -> list[dict[str, float]]:
+        """What the sampler does in each decision, by name and rounded, to read."""
+        followed = effective(torch.tensor(self.actions)).tolist()
+        return [dict(zip(SPEC.action_names, (round(v, 3) for v in action), strict=True)) for action in followed]
 
     def driver(self) -> Driver:
         """The schedule as the sampler's driver."""

@@ -111,7 +111,7 @@ def evaluate(task: Task, advance: Advance = lambda what, done, total: None) -> P
         "nfe_max": task.sampler.nfe_max,
         "policy": facts,
         "roles": roles,
-        "fixed_schedule": list(map(list, fixed[best][0].actions)),
+        "fixed_schedule": fixed[best][0].described(),
         "fixed_train_rewards": {name: reward for name, (_, reward) in fixed.items()},
         "search_episodes": episodes,
         "command": task.command,

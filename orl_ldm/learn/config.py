@@ -136,7 +136,7 @@ class TrainConfig:
     hidden: tuple[int, ...] = (128, 128)  # of the policy and of PPO's value network
     seed: int = 42
     device: str = "auto"
-    keep_checkpoints: int = 0  # policies kept in <out>/checkpoints, evenly spaced, for `orl-ldm ope`
+    keep_checkpoints: NonNegativeInt = 0  # policies kept in <out>/checkpoints, evenly spaced, for `orl-ldm ope`
     judge: JudgeConfig = field(default_factory=JudgeConfig)
     memory_limit: NonNegativeInt = 0  # bytes; larger buffers are mapped from disk, with the same result; 0: no limit
     critics: CriticConfig = field(default_factory=CriticConfig)

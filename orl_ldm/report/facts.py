@@ -21,7 +21,7 @@ SHOWN: tuple[tuple[str, str], ...] = (
     ("policy.episodes", "episodes in the buffers"),
     ("policy.behavior_reward", "reward logged in the buffers"),
     ("policy.estimated_reward", "reward estimated offline"),
-    ("fixed_schedule", "best fixed schedule"),
+    ("fixed_schedule", "best fixed control, decision by decision"),
     ("search_episodes", "episodes of its search"),
 )
 
@@ -45,6 +45,8 @@ def _lines(value: Any) -> list[str]:
 
 
 def _text(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_text(entry)}" for key, entry in value.items())
     if isinstance(value, bool):
         return "yes" if value else "no"
     return f"{value:.6g}" if isinstance(value, float) else str(value)

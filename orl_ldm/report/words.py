@@ -54,7 +54,7 @@ def quality(change: dict[str, Change]) -> str:
 
 
 def _against_fixed(evaluation: Evaluation, reward: Change) -> str:
-    """The comparison that a learned policy must win: its reward against the best fixed schedule's."""
+    """The comparison that a learned policy must win: its reward against the best fixed control's."""
     episodes = evaluation.facts.get("search_episodes")
     search = f", found in a search over {episodes:,} episodes" if isinstance(episodes, int) else ""
     outcome = {
@@ -63,7 +63,7 @@ def _against_fixed(evaluation: Evaluation, reward: Change) -> str:
         "": "so these images do not show that learning adds anything to it",
     }[reward.mark]
     return (
-        f"Against the best fixed schedule{search}, its reward ({evaluation.setting}) differs by {reward.text} "
+        f"Against the {evaluation.roles['fixed']}{search}, its reward ({evaluation.setting}) differs by {reward.text} "
         f"(95% interval {reward.interval}) and it is better on {reward.won:.0%} of the images, {outcome}."
     )
 
@@ -105,7 +105,7 @@ def tiles(evaluation: Evaluation, intervals: pd.DataFrame) -> list[Tile]:
 def verdict_lines(evaluation: Evaluation, intervals: pd.DataFrame) -> list[str]:
     """For the terminal: the steered policy against the LDM alone and against the best fixed schedule."""
     lines = []
-    for role, name in (("alone", "LDM alone"), ("fixed", "best fixed schedule")):
+    for role, name in (("alone", "LDM alone"), ("fixed", evaluation.roles.get("fixed", ""))):
         if "steered" not in evaluation.roles or role not in evaluation.roles:
             continue
         change = against(intervals, evaluation.roles[role])

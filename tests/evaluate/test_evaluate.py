@@ -49,6 +49,7 @@ def test_fixed_schedules_are_a_start_and_an_action_or_an_action_for_each_decisio
     low, high = SPEC.action_low, SPEC.action_high
     other = (high[0], *low[1:])
     assert fixed.FixedSchedule.of_unit(np.array([0.0, 1.0, 0.0, 0.0, 0.0])).actions == (low, other)
+    assert fixed.FixedSchedule((low,)).described() == [{"step": 0.0, "eta": 0.0, "detail": 0.5, "fidelity": 0.0}]
     assert fixed.FixedSchedule.of_unit(np.array([0.0] * 4 + [1.0] * 4 + [0.0] * 4)).actions == (low, high, low)
 
 

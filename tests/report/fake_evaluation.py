@@ -111,7 +111,7 @@ def facts(images: int, roles: dict[str, str]) -> dict[str, Any]:
             "alarms": {},
         },
         "roles": roles,
-        "fixed_schedule": {"start": 0.7, "step": 0.31, "eta": 0.0, "detail": 1.02, "fidelity": 0.93},
+        "fixed_schedule": [{"step": 0.7, "eta": 0.0, "detail": 1.02, "fidelity": 0.93}],
         "search_episodes": 2400,
         "command": "orl-ldm evaluate pipelines/demo.toml",
     }
