@@ -3,13 +3,14 @@
 Nothing is parsed before it is hashed, and nothing is fetched before its size is known to be the declared one.
 """
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from orl_ldm.buffer import codec, rules, sidecar
 from orl_ldm.buffer.local import TEMPORARY
 from orl_ldm.buffer.schema import Columns, ShardError, Sidecar, is_shard_name
-from orl_ldm.buffer.store import FETCHES, Entry, Store
+from orl_ldm.buffer.store import FETCHES, Entry, Store, StoreAwayError
 from orl_ldm.errors import UserError
 
 SIDECAR_SUFFIX = ".json"
@@ -63,10 +64,19 @@ def _sidecar(store: Store, entries: Mapping[str, Entry], name: str) -> Sidecar:
     entry = entries[path]
     if entry.kind != "file" or entry.size > sidecar.MAX_SIDECAR_BYTES:
         raise ShardError(f"has a sidecar that is no file of at most {sidecar.MAX_SIDECAR_BYTES} bytes")
-    try:
+    with _reading("a sidecar"):
         return sidecar.loads(store.read([path])[path], name)
+
+
+@contextlib.contextmanager
+def _reading(what: str) -> Iterator[None]:
+    """What cannot be read counts as damage of the shard, unless it is the store that is away."""
+    try:
+        yield
+    except StoreAwayError:
+        raise
     except OSError as error:
-        raise ShardError(f"has a sidecar that cannot be read ({error})") from error
+        raise ShardError(f"has {what} that cannot be read ({error})") from error
 
 
 def has_data(entries: Mapping[str, Entry], shard: Sidecar) -> bool:
@@ -77,10 +87,8 @@ def has_data(entries: Mapping[str, Entry], shard: Sidecar) -> bool:
 
 def columns(store: Store, entries: Mapping[str, Entry], shard: Sidecar) -> Columns:
     """The parsed columns, not yet judged by `rules`. Raises ShardError, saying why they cannot be trusted."""
-    try:
+    with _reading("data"):
         files = _verified_files(store, entries, shard)
-    except OSError as error:
-        raise ShardError(f"has data that cannot be read ({error})") from error
     return codec.decode(shard.codec, files, shard.fields, shard.rows)
 
 
@@ -132,10 +140,8 @@ def _tree(store: Store, entries: Mapping[str, Entry], shard: Sidecar) -> dict[st
         raise ShardError(
             f"has no data: {shard.data} is missing; copy it again, or delete the sidecar and collect again"
         )
-    try:
+    with _reading("data"):
         tree = {"": entries[shard.data]} if shard.codec == "hdf5" else store.tree(shard.data)
-    except OSError as error:
-        raise ShardError(f"has data that cannot be read ({error})") from error
     if links := [path for path, entry in tree.items() if entry.kind != "file"]:
         raise ShardError(f"has in {shard.data} what is no plain file: {links[0]}")
     size = sum(entry.size for entry in tree.values())

@@ -1,7 +1,7 @@
 """Where a buffer lies: a local folder or any fsspec URL, listed, read and published to.
 
 Remote stores fail now and then: whatever their client library raises is tried again, a little later each time, and in
-the end becomes an OSError.
+the end becomes a StoreAwayError.
 """
 
 import posixpath
@@ -35,6 +35,10 @@ _MODIFIED_KEYS = ("LastModified", "mtime", "last_modified", "updated", "created"
 _T = TypeVar("_T")
 
 
+class StoreAwayError(UserError, OSError):
+    """A remote store that has failed whenever it was asked: what it holds may well be sound."""
+
+
 @dataclass(frozen=True)
 class Entry:
     """A name in a folder. `other` is what a buffer never holds: symbolic links, pipes, devices."""
@@ -46,7 +50,8 @@ class Entry:
 class Store:
     """A folder of a file system. Paths are relative to it, with `/`.
 
-    Raises UserError for a URL that no installed package can open. The methods raise OSError.
+    Raises UserError for a URL that no installed package can open. The methods raise OSError, of which StoreAwayError
+    is the one that says nothing about what was asked for.
     """
 
     def __init__(self, url: str | Path) -> None:
@@ -137,19 +142,19 @@ class Store:
 
     def _ask(self, call: Callable[..., _T], *arguments: Any) -> _T:
         """What the call returns, after some patience with a remote store."""
-        for pause in () if self._local is not None else PAUSES:
+        if self._local is not None:
+            return call(*arguments)
+        for pause in (*PAUSES, None):
             try:
                 return call(*arguments)
             except _LASTING:
                 raise
-            except Exception:
+            except Exception as error:  # client libraries have exceptions of their own
+                if pause is None:
+                    what = str(error) if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
+                    raise StoreAwayError(f"{self.url} does not answer ({what}); try again when it does") from error
                 time.sleep(pause)
-        try:
-            return call(*arguments)
-        except OSError:
-            raise
-        except Exception as error:  # client libraries have exceptions of their own
-            raise OSError(f"{type(error).__name__}: {error}") from error
+        raise AssertionError("the last try returns or raises")
 
     def _path(self, path: str) -> str:
         return f"{self._root}/{path}"
