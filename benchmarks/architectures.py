@@ -30,9 +30,9 @@ from orl_ldm.pretrain.stages import DenoiserLoss, FirstStageLoss, build_denoiser
 FIRST_STAGES = {
     "8 latent channels": FirstStageConfig(latent_channels=8),
     "16 latent channels (embedded)": FirstStageConfig(),
-    "24 latent channels": FirstStageConfig(latent_channels=24),
+    "32 latent channels": FirstStageConfig(latent_channels=32),
     "16, half as wide": FirstStageConfig(channels=16),
-    "16, no residual blocks": FirstStageConfig(encoder_layers=(0, 0, 0), decoder_layers=(0, 0, 0)),
+    "16, half as deep": FirstStageConfig(encoder_layers=(0, 1, 1), decoder_layers=(0, 1, 1)),
 }
 DENOISERS = {
     "64-96-128 x 2 (embedded)": DenoiserConfig(),
