@@ -42,7 +42,8 @@ def read(
 
     A shard that is damaged, or in another schema, is left out and named in `quarantined`; under `strict` it raises.
     Raises UserError for a buffer that does not exist or has no shards, for shards that do not belong together, for
-    `feature_names` other than the buffer's, when no good shard is left or no episode passes, and without room.
+    `feature_names` other than the buffer's, when no good shard is left or no episode passes, without room, and when a
+    remote store stops answering.
     """
     places = [urls] if isinstance(urls, str | Path) else list(urls)
     bad: dict[str, str] = {}

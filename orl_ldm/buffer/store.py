@@ -144,17 +144,16 @@ class Store:
         """What the call returns, after some patience with a remote store."""
         if self._local is not None:
             return call(*arguments)
-        for pause in (*PAUSES, None):
+        for pause in (0.0, *PAUSES):
+            time.sleep(pause)
             try:
                 return call(*arguments)
             except _LASTING:
                 raise
             except Exception as error:  # client libraries have exceptions of their own
-                if pause is None:
-                    what = str(error) if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
-                    raise StoreAwayError(f"{self.url} does not answer ({what}); try again when it does") from error
-                time.sleep(pause)
-        raise AssertionError("the last try returns or raises")
+                failure = error
+        what = str(failure) if isinstance(failure, OSError) else f"{type(failure).__name__}: {failure}"
+        raise StoreAwayError(f"{self.url} does not answer ({what}); try again when it does") from failure
 
     def _path(self, path: str) -> str:
         return f"{self._root}/{path}"

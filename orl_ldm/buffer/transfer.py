@@ -78,7 +78,7 @@ def _present(store: Store) -> dict[str, Found | ForeignError]:
             if shard.has_data(entries, one):
                 present[name] = Found(store, entries, one)
         elif isinstance(one.__cause__, OSError):
-            raise UserError(f"shard {name} of {store.url} {one}; run the same command again when the store is well")
+            raise UserError(f"shard {name} of {store.url} {one}; run the same command again when it can be")
     return present
 
 

@@ -25,7 +25,7 @@ class Problem:
 def verify(url: str | Path) -> list[Problem]:
     """Every problem of every shard, sorted by shard name; [] for a buffer that can be read whole.
 
-    Reads everything. Raises UserError when there is no such folder.
+    Reads everything. Raises UserError when there is no such folder, or a remote store stops answering.
     """
     store = Store(url)
     entries = shard.listed(store)

@@ -108,5 +108,5 @@ class BufferWriter:
         except OSError as error:
             raise UserError(
                 f"cannot write shard {name} to {self._store.url}: {error.strerror or error}; "
-                "make room or set its rights, then collect again: published shards are kept"
+                "make room, set its rights or wait for the store, then collect again: published shards are kept"
             ) from error

@@ -297,7 +297,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 def test_a_full_disk_leaves_the_published_shards_and_nothing_else(small_disk: Path) -> None:
     published = []
-    with pytest.raises(UserError, match=r"No space left on device; make room .* published shards are kept"):
+    with pytest.raises(UserError, match=r"No space left on device; make room, .* published shards are kept"):
         for unit in range(0, 300, 3):
             write(small_disk, unit)
             published.append(name(unit))

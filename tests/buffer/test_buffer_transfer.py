@@ -236,7 +236,10 @@ def test_an_upload_that_fails_for_good_leaves_nothing_that_a_reader_takes(
     url = memory_url().replace("memory", "flaky")
     write(tmp_path, 0, codec_name), write(url, 3, codec_name)
     monkeypatch.setattr(Flaky, "failures", 10_000)
-    with pytest.raises(UserError, match=f"cannot write shard {name(6)} to {url}: .*the store went away.* are kept"):
+    with pytest.raises(
+        UserError,
+        match=f"cannot write shard {name(6)} to {url}: .*the store went away.*; .* wait for the store, .* are kept",
+    ):
         write(url, 6, codec_name)
     with pytest.raises(UserError, match=rf"cannot copy shard {name(0)} of .*the store went away.* run the same"):
         transfer([tmp_path], url)
@@ -247,7 +250,7 @@ def test_an_upload_that_fails_for_good_leaves_nothing_that_a_reader_takes(
 
 
 @pytest.mark.parametrize("answers", [0, 1])  # not even a sidecar, or nothing after it
-def test_what_a_store_cannot_read_just_now_is_neither_damaged_nor_replaced_nor_pruned(
+def test_a_store_that_goes_away_is_not_taken_for_damage(
     tmp_path: Path, answers: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     url = memory_url().replace("memory", "flaky")
@@ -272,6 +275,24 @@ def test_what_a_store_cannot_read_just_now_is_neither_damaged_nor_replaced_nor_p
         transfer([url], tmp_path / "there")
     left = 0
     with pytest.raises(UserError, match=f"{url} does not answer"):
+        transfer([tmp_path], url)
+    monkeypatch.undo()
+    assert verify(url) == []
+
+
+def test_what_must_not_be_read_is_neither_replaced_nor_pruned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    url = memory_url().replace("memory", "flaky")
+    for place in (tmp_path, url):
+        write(place, 0)
+
+    def refuse(self: Flaky, path: str, **options: object) -> bytes:
+        raise PermissionError("access denied")
+
+    monkeypatch.setattr(Flaky, "cat_file", refuse)
+    assert [waste.removable for waste in prune(url, 0, quarantined=True)] == [False, False]
+    with pytest.raises(
+        UserError, match=rf"shard {name(0)} of {url} has a sidecar that cannot be read .* when it can be"
+    ):
         transfer([tmp_path], url)
     monkeypatch.undo()
     assert verify(url) == []
