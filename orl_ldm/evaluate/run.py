@@ -78,7 +78,12 @@ def evaluate(task: Task, advance: Advance = lambda what, done, total: None) -> P
     metrics = Metrics(Contract(), ldm.device)
     runner = Runner(out / "parts", refs, task.data, ldm, metrics, config.batch_size, advance)
 
-    episodes = config.search_episodes or int(facts["episodes"])
+    episodes = config.search_episodes or int(facts.get("episodes", 0))
+    if not episodes:
+        raise UserError(
+            f"{who} is a kept checkpoint, not the policy of a finished training: give that training's folder as "
+            "train.out; `orl-ldm ope` replays checkpoints"
+        )
     fixed = {f"best fixed {kind}": _best_fixed(task, ldm, metrics, weights, episodes, kind, advance) for kind in STARTS}
     best = max(fixed, key=lambda name: fixed[name][1])  # by its reward on training images
     steered = m.steered(ldm, policy, identity(network, task.sampler, weights), task.sampler, config.seed)

@@ -178,6 +178,11 @@ def test_checkpoints_are_estimated_and_replayed(
     assert facts["replayed_images"] == 14 > facts["held_out_images"] >= 4
     assert set(facts["spearman"]) == {"model", "fqe", "wis"} and (folder / "ope.png").exists()
 
+    last = tmp_path / "train" / "checkpoints" / "epoch-00004"
+    last.rename(tmp_path / "policy")
+    status, printed = call("evaluate", "demo", *settings, "--set", f"train.out={tmp_path}", capsys=capsys)
+    assert status == 2 and f"the policy in '{tmp_path}/policy' is a kept checkpoint" in printed
+
 
 def test_every_algorithm_of_d3rlpy_yields_a_policy_that_steers(
     tmp_path: Path, settings: list[str], ldm: LDM, batch: Batch, capsys: pytest.CaptureFixture[str]
