@@ -59,7 +59,7 @@ def _against_fixed(evaluation: Evaluation, reward: Change) -> str:
     search = f", found in a search over {episodes:,} episodes" if isinstance(episodes, int) else ""
     outcome = {
         "gain": "so here the learned policy beats it",
-        "loss": "so here the fixed schedule is the better choice",
+        "loss": "so here the fixed control is the better choice",
         "": "so these images do not show that learning adds anything to it",
     }[reward.mark]
     return (

@@ -142,7 +142,7 @@ def test_a_page_needs_no_role_no_example_no_decision_and_few_training_metrics(tm
     ("shift", "outcome"),
     [
         (0.2, "the learned policy beats it"),
-        (-0.2, "the fixed schedule is the better choice"),
+        (-0.2, "the fixed control is the better choice"),
         (0.0, "do not show that learning adds anything"),
     ],
 )
