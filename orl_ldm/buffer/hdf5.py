@@ -1,13 +1,15 @@
 """HDF5 shards: one file, one contiguous, unfiltered dataset for each column in the root group.
 
 Nothing is compressed: logged floats are noise-like, and without filters a file cannot expand in memory. The HDF5
-library reads only what describes the columns; they themselves are views of the file's bytes, at the checked places that
-it names. Everything that could point out of the file is refused.
+library only ever writes and reads what describes the columns, which is all that a file of this package has besides them
+and depends on nothing but their names, dtypes and shapes. On reading, columns are views of the file's bytes, at the
+checked places that the library names. Everything that could point out of the file is refused.
 """
 
 import io
 import math
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import h5py
@@ -20,14 +22,33 @@ from orl_ldm.buffer.schema import Columns, FieldSpec, ShardError
 _METADATA_BYTES = 2**16
 
 
-def encode(columns: Columns) -> dict[str, bytes]:
-    """The file's content; h5py stores no times, so the same columns give the same bytes."""
-    room = bytearray(sum(column.nbytes for column in columns.values()) + _METADATA_BYTES)
-    image = _Image(memoryview(room), 0)
+def encode(columns: Columns) -> dict[str, list[bytes | memoryview]]:
+    """The file's content in pieces, its columns as they are; the same columns give the same bytes."""
+    parts = skeleton(tuple((name, column.dtype.str, column.shape) for name, column in columns.items()))
+    return {"": [part if isinstance(part, bytes) else columns[part].data.cast("B") for part in parts]}
+
+
+@lru_cache(maxsize=16)
+def skeleton(columns: tuple[tuple[str, str, tuple[int, ...]], ...]) -> tuple[bytes | str, ...]:
+    """A file with columns (name, stored dtype, shape) in its order: what stands between them, and their names."""
+    sizes = {name: math.prod(shape) * np.dtype(dtype).itemsize for name, dtype, shape in columns}
+    room = np.zeros(sum(sizes.values()) + _METADATA_BYTES, np.uint8)  # (only what is written to takes memory)
+    image, places = _Image(room.data, 0), {}
+    layout = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    layout.set_layout(h5py.h5d.CONTIGUOUS)
+    layout.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+    layout.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+    layout.set_obj_track_times(False)
     with h5py.File(image, "w") as file:
-        for name, column in columns.items():
-            file.create_dataset(name, data=column)
-    return {"": image.written()}
+        for name, dtype, shape in columns:
+            kind, space = h5py.h5t.py_create(np.dtype(dtype)), h5py.h5s.create_simple(shape)
+            places[h5py.h5d.create(file.id, name.encode(), kind, space, layout).get_offset()] = name
+    parts: list[bytes | str] = []
+    reached = 0
+    for place, name in sorted(places.items()):
+        parts += [room[reached:place].tobytes(), name]
+        reached = place + sizes[name]
+    return *parts, room[reached : image.size].tobytes()
 
 
 def decode(files: Mapping[str, bytes], fields: Sequence[FieldSpec], rows: int) -> dict[str, npt.NDArray[Any]]:
@@ -48,30 +69,26 @@ class _Image(io.RawIOBase):
     """A file in memory that is there already, for h5py: `io.BytesIO` would copy it, again and again as it grows."""
 
     def __init__(self, content: memoryview, size: int) -> None:
-        self._content, self._place, self._size = content, 0, size
-
-    def written(self) -> bytes:
-        """What h5py made of it."""
-        return bytes(self._content[: self._size])
+        self._content, self._place, self.size = content, 0, size
 
     def write(self, data: Any) -> int:
         self._content[self._place : self._place + len(data)] = data
         self._place += len(data)
-        self._size = max(self._size, self._place)
+        self.size = max(self.size, self._place)
         return len(data)
 
     def truncate(self, size: int | None = None) -> int:
-        self._size = self._place if size is None else size
-        return self._size
+        self.size = self._place if size is None else size
+        return self.size
 
     def readinto(self, target: Any) -> int:
-        read = self._content[self._place : min(self._place + len(target), self._size)]
+        read = self._content[self._place : min(self._place + len(target), self.size)]
         target[: len(read)] = read
         self._place += len(read)
         return len(read)
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        self._place = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._place, io.SEEK_END: self._size}[whence]
+        self._place = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._place, io.SEEK_END: self.size}[whence]
         return self._place
 
     def tell(self) -> int:

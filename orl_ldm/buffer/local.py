@@ -6,7 +6,9 @@ import os
 import secrets
 import shutil
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 if sys.platform != "win32":
@@ -14,23 +16,39 @@ if sys.platform != "win32":
 
 TEMPORARY = ".tmp-"  # readers ignore every name that starts so
 
+#: A file's content, one piece after another.
+Pieces = Sequence[bytes | memoryview]
 
-def publish(root: Path, shard: str, targets: Mapping[str, Mapping[str, bytes | memoryview]]) -> None:
-    """Make each `root/target` a file (the empty path alone) or a folder of files, in this order, durably.
 
-    All of them are written and flushed inside a temporary folder of `shard` first, so that a full disk is met before
-    anything is visible; then each is moved in one step, replacing what is there. Raises OSError, after cleaning up.
+@dataclass(frozen=True)
+class Announcement:
+    """What is known of a shard when its data have been hashed: the names of its data and sidecar, and the latter."""
+
+    data: str
+    sidecar: str
+    content: bytes
+
+
+def publish(root: Path, shard: str, files: Mapping[str, Pieces], announce: Callable[[], Announcement]) -> None:
+    """Make a shard's data a file (the empty path alone) or a folder of files, and then its sidecar a file, durably.
+
+    `announce` is called while the data are being written. Everything is written and flushed inside a temporary folder
+    of `shard` first, so that a full disk is met before anything is visible; then each is moved in one step, replacing
+    what is there. Raises OSError, after cleaning up, and whatever `announce` raises.
     """
     root.mkdir(parents=True, exist_ok=True)
     with staging(root, shard) as stage:
-        for target, files in targets.items():
-            for path, content in files.items():
-                _write(stage / target / path if path else stage / target, content)
-        for folder, _, _ in os.walk(stage, topdown=False):
-            _sync(Path(folder))
-        for target in targets:
-            _move(stage / target, root / target, aside=stage)
-            _sync(root)  # before the next: a sidecar must not outlive its data in a power cut
+        data, sidecar = stage / "data", stage / "sidecar"
+        with ThreadPoolExecutor(1) as pool:
+            writing = pool.submit(_write_all, data, files)
+            announced = announce()
+            _write(sidecar, [announced.content])
+            writing.result()
+        _sync(stage)
+        _move(data, root / announced.data, aside=stage)
+        _sync(root)  # before the next: a sidecar must not outlive its data in a power cut
+        _move(sidecar, root / announced.sidecar, aside=stage)
+        _sync(root)
 
 
 @contextlib.contextmanager
@@ -90,10 +108,17 @@ def _lock(folder: Path) -> int:
     return descriptor
 
 
-def _write(path: Path, content: bytes | memoryview) -> None:
+def _write_all(target: Path, files: Mapping[str, Pieces]) -> None:
+    for path, pieces in files.items():
+        _write(target / path if path else target, pieces)
+    for folder, _, _ in os.walk(target, topdown=False):
+        _sync(Path(folder))
+
+
+def _write(path: Path, pieces: Pieces) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("xb") as file:
-        file.write(content)
+        file.writelines(pieces)
         file.flush()
         os.fsync(file.fileno())
 

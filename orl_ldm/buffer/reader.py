@@ -118,11 +118,10 @@ def _load(found: Sequence[Found], bad: dict[str, str], limit: int) -> tuple[_Arr
 def _load_one(one: Found, into: _Arrays) -> str:
     """Fill a shard's rows; why they cannot be trusted, or nothing."""
     try:
-        for name, column in shard.columns(one.store, one.entries, one.sidecar).items():
-            into[name][...] = column
+        shard.fill(one.store, one.entries, one.sidecar, into)
     except ShardError as error:
         return str(error)
-    return next(iter(shard.content_problems(into, one.sidecar)), "")
+    return ""
 
 
 def _reweighed(columns: _Arrays, header: Header, weights: RewardWeights) -> Header:

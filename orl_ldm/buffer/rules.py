@@ -3,7 +3,7 @@
 Legend: N rows (transitions), E episodes, F observation features, A action dimensions, T raw reward terms.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -15,13 +15,15 @@ from orl_ldm.buffer.schema import Columns, Header, ImageRef, field_specs
 MAY_DIFFER = frozenset({"behavior_id", "seed", "packages"})
 
 
-def column_problems(columns: Columns, header: Header, images: Iterable[ImageRef]) -> list[str]:
+def column_problems(
+    columns: Columns, header: Header, images: Iterable[ImageRef], finite: Collection[str] = ()
+) -> list[str]:
     """Every reason why these columns are no shard under this header; [] when they are.
 
     Each reason continues a sentence that starts with the shard's name. Checks of content follow only when names,
-    dtypes and shapes are right.
+    dtypes and shapes are right. Columns in `finite` have been found to hold finite numbers only.
     """
-    return list(_form_problems(columns, header)) or list(_content_problems(columns, header, images))
+    return list(_form_problems(columns, header)) or list(_content_problems(columns, header, images, finite))
 
 
 def header_differences(one: Header, other: Header, may_differ: Iterable[str] = MAY_DIFFER) -> list[str]:
@@ -51,6 +53,14 @@ def episode_bounds(columns: Columns) -> npt.NDArray[np.int64]:
     return np.stack([np.concatenate([[0], stops[:-1]]).astype(np.int64), stops], axis=1)  # (E, 2)
 
 
+def is_finite(column: npt.NDArray[np.float32]) -> bool:
+    """Whether every number is finite. A sum of squares that is finite proves it at the speed of memory."""
+    flat = column.reshape(-1)
+    blocks = (flat[start : start + 2**16] for start in range(0, flat.size, 2**16))  # (each stays in the cache)
+    with np.errstate(over="ignore", invalid="ignore"):
+        return all(np.isfinite(np.dot(block, block)) or bool(np.isfinite(block).all()) for block in blocks)
+
+
 def _form_problems(columns: Columns, header: Header) -> Iterator[str]:
     specs = {spec.name: spec for spec in field_specs(header)}
     if missing := [name for name in specs if name not in columns]:
@@ -67,9 +77,11 @@ def _form_problems(columns: Columns, header: Header) -> Iterator[str]:
             yield f"has {name!r} as {found} where {specs[name].dtype} {shape} is needed"
 
 
-def _content_problems(columns: Columns, header: Header, images: Iterable[ImageRef]) -> Iterator[str]:
+def _content_problems(
+    columns: Columns, header: Header, images: Iterable[ImageRef], finite: Collection[str]
+) -> Iterator[str]:
     for name, column in columns.items():
-        if column.dtype.kind == "f" and not _finite(column):
+        if column.dtype.kind == "f" and name not in finite and not is_finite(column):
             yield f"has a value in {name!r} on row {_first(~np.isfinite(column))} that is not finite"
     yield from _action_problems(columns["actions"], header)
     yield from _episode_problems(columns)
@@ -93,8 +105,9 @@ def _episode_problems(columns: Columns) -> Iterator[str]:
         yield "has neither a terminal nor a timeout on its last row"
         return
     last = np.flatnonzero(ends)  # (E,)
-    if np.count_nonzero(columns["values"]) != np.count_nonzero(columns["values"][last]):
-        row = _first((columns["values"] != 0) & ~ends[:, None])
+    logged = columns["values"] != 0  # (N, T)
+    if np.count_nonzero(logged) != np.count_nonzero(logged[last]):
+        row = _first(logged & ~ends[:, None])
         yield f"has reward terms on row {row}, which does not end an episode"
     for name in ("episode_id", "image_id"):
         changed = columns[name][1:] != columns[name][:-1]  # (N - 1,)
@@ -106,6 +119,9 @@ def _episode_problems(columns: Columns) -> Iterator[str]:
 
 def _image_problems(columns: Columns, images: Iterable[ImageRef]) -> Iterator[str]:
     listed = [image.image_id for image in images]
+    if listed and not -(2**63) <= min(listed) <= max(listed) < 2**63:
+        yield f"lists an image id that does not fit in 64 bits ({min(listed)} to {max(listed)})"
+        return
     if (number := _repeated(np.array(listed, dtype=np.int64))) is not None:
         yield f"lists image {number} twice"
     ids = columns["image_id"]
@@ -119,14 +135,6 @@ def _repeated(ids: npt.NDArray[np.int64]) -> int | None:
     ordered = np.sort(ids)
     again = np.flatnonzero(ordered[1:] == ordered[:-1])
     return int(ordered[again[0]]) if len(again) else None
-
-
-def _finite(column: npt.NDArray[np.float32]) -> bool:
-    """Whether every number is finite. A sum of squares that is finite proves it at the speed of memory."""
-    flat = column.reshape(-1)
-    blocks = (flat[start : start + 2**16] for start in range(0, flat.size, 2**16))  # (each stays in the cache)
-    with np.errstate(over="ignore", invalid="ignore"):
-        return all(np.isfinite(np.dot(block, block)) or bool(np.isfinite(block).all()) for block in blocks)
 
 
 def _first(wrong: npt.NDArray[np.bool_]) -> int | None:

@@ -4,13 +4,14 @@ Nothing is parsed before it is hashed, and nothing is fetched before its size is
 """
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
-from orl_ldm.buffer import codec, rules, sidecar
-from orl_ldm.buffer.local import TEMPORARY
+import numpy as np
+
+from orl_ldm.buffer import codec, rules, sidecar, straight
+from orl_ldm.buffer.local import TEMPORARY, Pieces
 from orl_ldm.buffer.schema import Columns, ShardError, Sidecar, is_shard_name
-from orl_ldm.buffer.store import FETCHES, Entry, Store, StoreAwayError
+from orl_ldm.buffer.store import Entry, Store, StoreAwayError
 from orl_ldm.errors import UserError
 
 SIDECAR_SUFFIX = ".json"
@@ -46,8 +47,7 @@ def names(entries: Mapping[str, Entry]) -> list[str]:
 
 def sidecars(store: Store, entries: Mapping[str, Entry], wanted: Sequence[str]) -> dict[str, Sidecar | ShardError]:
     """The sidecar of each shard, or what is wrong with it."""
-    with ThreadPoolExecutor(FETCHES) as pool:
-        return dict(zip(wanted, pool.map(lambda name: _outcome(store, entries, name), wanted), strict=True))
+    return dict(zip(wanted, store.each(lambda name: _outcome(store, entries, name), wanted), strict=True))
 
 
 def _outcome(store: Store, entries: Mapping[str, Entry], name: str) -> Sidecar | ShardError:
@@ -92,21 +92,41 @@ def columns(store: Store, entries: Mapping[str, Entry], shard: Sidecar) -> Colum
     return codec.decode(shard.codec, files, shard.fields, shard.rows)
 
 
+def fill(store: Store, entries: Mapping[str, Entry], shard: Sidecar, into: Columns) -> None:
+    """Fetch a shard that keeps every rule into its columns. Raises ShardError with the first reason otherwise."""
+    path, finite = store.local(shard.data), frozenset[str]()
+    with _reading("data"):
+        filled = straight.fill(path, shard, into) if path is not None and shard.codec == "hdf5" else None
+    if filled is None:
+        for name, column in columns(store, entries, shard).items():
+            into[name][...] = column
+    else:
+        digest, finite = filled
+        _check_digest(digest, shard)
+        for name in ("terminals", "timeouts"):
+            codec.check_booleans(into[name].view(np.uint8), name)
+    _refuse_broken(into, shard, finite)
+
+
 def _verified_files(store: Store, entries: Mapping[str, Entry], shard: Sidecar) -> codec.Files:
     files = _files(store, entries, shard)
-    if codec.digest(files, shard.schema) != shard.digest:
-        raise ShardError(f"has data that do not match their digest: {shard.data} was damaged or replaced")
+    _check_digest(codec.digest(codec.whole(files), shard.schema), shard)
     return files
 
 
-def sound_files(store: Store, entries: Mapping[str, Entry], shard: Sidecar) -> codec.Files:
+def _check_digest(digest: str, shard: Sidecar) -> None:
+    if digest != shard.digest:
+        raise ShardError(f"has data that do not match their digest: {shard.data} was damaged or replaced")
+
+
+def sound_files(store: Store, entries: Mapping[str, Entry], shard: Sidecar) -> Mapping[str, Pieces]:
     """The very bytes of a shard that keeps every rule, to be copied.
 
     Raises ShardError with the first reason otherwise, and OSError when not the shard but the store is the trouble.
     """
     files = _verified_files(store, entries, shard)
     _refuse_broken(codec.decode(shard.codec, files, shard.fields, shard.rows), shard)
-    return files
+    return codec.whole(files)
 
 
 def checked_columns(store: Store, entries: Mapping[str, Entry], shard: Sidecar) -> Columns:
@@ -116,14 +136,17 @@ def checked_columns(store: Store, entries: Mapping[str, Entry], shard: Sidecar) 
     return found
 
 
-def _refuse_broken(found: Columns, shard: Sidecar) -> None:
-    if problems := content_problems(found, shard):
+def _refuse_broken(found: Columns, shard: Sidecar, finite: Collection[str] = ()) -> None:
+    if problems := content_problems(found, shard, finite):
         raise ShardError(problems[0])
 
 
-def content_problems(found: Columns, shard: Sidecar) -> list[str]:
-    """Every rule that parsed columns break, the sidecar's count of episodes included."""
-    problems = rules.column_problems(found, shard.header, shard.images)
+def content_problems(found: Columns, shard: Sidecar, finite: Collection[str] = ()) -> list[str]:
+    """Every rule that parsed columns break, the sidecar's count of episodes included.
+
+    Columns in `finite` have been found to hold finite numbers only.
+    """
+    problems = rules.column_problems(found, shard.header, shard.images, finite)
     if not problems and len(rules.episode_bounds(found)) != shard.episodes:
         return [f"has {len(rules.episode_bounds(found))} episodes where its sidecar declares {shard.episodes}"]
     return problems

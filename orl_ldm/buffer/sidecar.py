@@ -7,7 +7,7 @@ The text seals itself: its last key, `seal`, is the SHA-256 of all the bytes bef
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NoReturn, TypeVar, get_args
 
 from orl_ldm.buffer import signing
@@ -30,7 +30,7 @@ from orl_ldm.errors import UserError
 #: Reading is refused above this; a sidecar of 100,000 images stays below it.
 MAX_SIDECAR_BYTES = 2**24
 
-_IMAGE_KEYS = ("image_id", "name", "scene")
+_IMAGE_KEYS = ImageRef._fields
 
 _SIGNATURE = b'"signature": "'
 _SEAL = b'"seal": "'
@@ -43,6 +43,7 @@ _T = TypeVar("_T")
 def dumps(sidecar: Sidecar) -> bytes:
     """The sidecar's file content: UTF-8 JSON, the same bytes for the same sidecar and key on every machine."""
     images = {key: [getattr(image, key) for image in sidecar.images] for key in _IMAGE_KEYS}
+    images["image_id"] = list(map(int, images["image_id"]))  # NumPy's integers are no JSON
     body = vars(sidecar) | {"header": vars(sidecar.header), "fields": list(map(vars, sidecar.fields)), "images": images}
     head = json.dumps(body, allow_nan=False)[:-1].encode() + b",\n "
     secret = signing.key()
@@ -170,18 +171,15 @@ def _header(doc: Mapping[str, Any]) -> Header:
 
 
 def _field(doc: object) -> FieldSpec:
-    entry = _object(doc, FieldSpec)
+    entry = _object(doc, FieldSpec.__dataclass_fields__, "FieldSpec")
     shape = _take(entry, "shape", list)
     _check_items("shape", shape, int)
     return FieldSpec(_take(entry, "name", str), _take(entry, "dtype", str), tuple(shape))
 
 
 def _image(doc: object) -> ImageRef:
-    entry = _object(doc, ImageRef)
-    try:
-        return ImageRef(_take(entry, "image_id", int), _take(entry, "name", str), _take(entry, "scene", str))
-    except UserError as error:
-        raise ShardError(f"has an image that cannot be: {error}") from None
+    entry = _object(doc, _IMAGE_KEYS, "ImageRef")
+    return ImageRef(_take(entry, "image_id", int), _take(entry, "name", str), _take(entry, "scene", str))
 
 
 def _images(doc: Mapping[str, Any]) -> Iterator[ImageRef]:
@@ -190,16 +188,15 @@ def _images(doc: Mapping[str, Any]) -> Iterator[ImageRef]:
     lists = [_take(doc, key, list) for key in _IMAGE_KEYS]
     for key, items, kind in zip(_IMAGE_KEYS, lists, (int, str, str), strict=True):
         _check_items(key, items, kind)
-    try:
-        yield from (ImageRef(*facts) for facts in zip(*lists, strict=True))
-    except (UserError, ValueError) as error:
-        raise ShardError(f"has images that cannot be: {error}") from None
+    if len(set(map(len, lists))) > 1:
+        raise ShardError(f"has images that cannot be: {', '.join(_IMAGE_KEYS)} are lists of different lengths")
+    return map(ImageRef, *lists)
 
 
-def _object(doc: object, kind: type[FieldSpec] | type[ImageRef]) -> dict[str, Any]:
+def _object(doc: object, keys: Iterable[str], what: str) -> dict[str, Any]:
     if not isinstance(doc, dict):
-        raise ShardError(f"has a sidecar with {_short(doc)} where a {kind.__name__} is needed")
-    _check_keys(doc, set(kind.__dataclass_fields__), kind.__name__)
+        raise ShardError(f"has a sidecar with {_short(doc)} where a {what} is needed")
+    _check_keys(doc, set(keys), what)
     return doc
 
 

@@ -18,6 +18,7 @@ from typing import Any, Literal, TypeVar
 import fsspec
 
 from orl_ldm.buffer import local
+from orl_ldm.buffer.local import Announcement, Pieces
 from orl_ldm.errors import UserError
 
 #: Objects of a remote store that are fetched or sent at the same time.
@@ -88,11 +89,21 @@ class Store:
         found = {posixpath.relpath(info["name"], base): _entry(info) for info in infos}
         return {path: entry for path, entry in found.items() if entry.kind != "directory"}
 
+    def local(self, name: str) -> Path | None:
+        """Where an entry lies on this machine's file systems; None on a remote store."""
+        return None if self._local is None else self._local / name
+
     def read(self, paths: Sequence[str]) -> dict[str, bytes]:
-        """Whole contents by path; from a remote store, several at a time."""
-        with ThreadPoolExecutor(FETCHES if self._local is None else 1) as pool:
-            contents = pool.map(partial(self._ask, self._fs.cat_file), [self._path(path) for path in paths])
-            return dict(zip(paths, contents, strict=True))
+        """Whole contents by path."""
+        fetch = partial(self._ask, self._fs.cat_file)
+        return dict(zip(paths, self.each(lambda path: fetch(self._path(path)), paths), strict=True))
+
+    def each(self, call: Callable[[str], _T], names: Sequence[str]) -> list[_T]:
+        """What a call that waits for this store returns for each name: from a remote one, several at a time."""
+        if self._local is not None:
+            return list(map(call, names))
+        with ThreadPoolExecutor(FETCHES) as pool:
+            return list(pool.map(call, names))
 
     def modified(self, name: str) -> float:
         """When anything in an entry last changed, in seconds since the epoch; now, if the store does not say."""
@@ -117,26 +128,28 @@ class Store:
         else:
             path.unlink()
 
-    def publish(self, shard: str, targets: Mapping[str, Mapping[str, bytes | memoryview]]) -> None:
-        """Make each target a file (the empty path alone) or a folder of files, in this order.
+    def publish(self, shard: str, files: Mapping[str, Pieces], announce: Callable[[], Announcement]) -> None:
+        """Make a shard's data a file (the empty path alone) or a folder of files, and then its sidecar a file.
 
-        Local: each in one step, by rename. Remote: a target's objects are sent and read back before the next target's,
-        which is safe because the sidecar comes last and data names carry their digest.
+        Local: each in one step, by rename; `announce` is called while the data are being written. Remote: the data are
+        sent and read back before the sidecar, which is safe because data names carry their digest.
         """
         if self._local is not None:
-            local.publish(self._local, shard, targets)
+            local.publish(self._local, shard, files, announce)
             return
+        announced = announce()
+        data = {self._path(f"{announced.data}/{path}" if path else announced.data): files[path] for path in files}
         with ThreadPoolExecutor(FETCHES) as pool:
-            for target, files in targets.items():
-                full = {self._path(f"{target}/{path}" if path else target): data for path, data in files.items()}
-                list(pool.map(self._send, full.keys(), full.values()))
+            list(pool.map(self._send, data.keys(), data.values()))
+        self._send(self._path(announced.sidecar), [announced.content])
 
-    def _send(self, path: str, content: bytes | memoryview) -> None:
+    def _send(self, path: str, pieces: Pieces) -> None:
+        content = b"".join(pieces)
         try:
-            self._ask(self._fs.pipe_file, path, bytes(content))
+            self._ask(self._fs.pipe_file, path, content)
         except FileNotFoundError:  # object stores have no folders; where there are some, they are made when missed
             self._ask(partial(self._fs.makedirs, exist_ok=True), posixpath.dirname(path))
-            self._ask(self._fs.pipe_file, path, bytes(content))
+            self._ask(self._fs.pipe_file, path, content)
         if self._ask(self._fs.cat_file, path) != content:
             raise OSError(f"{path} did not arrive as it was sent")
 

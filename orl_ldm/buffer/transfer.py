@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from orl_ldm.buffer import rules, shard, sidecar, together
+from orl_ldm.buffer.local import Announcement
 from orl_ldm.buffer.schema import ForeignError, ShardError, Sidecar
 from orl_ldm.buffer.store import FETCHES, Store
 from orl_ldm.buffer.together import Found
@@ -143,5 +144,5 @@ def _copy(one: Found, target: Store) -> Sidecar:
         raise ShardError("was replaced while it was being copied; run the same command again")
     files = shard.sound_files(one.store, one.entries, one.sidecar)
     target.sweep(one.sidecar.name)
-    target.publish(one.sidecar.name, {one.sidecar.data: files, path: {"": content}})
+    target.publish(one.sidecar.name, files, lambda: Announcement(one.sidecar.data, path, content))
     return one.sidecar

@@ -1,6 +1,7 @@
 """Write shards: each whole or not at all, once."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, get_args
 
@@ -9,6 +10,7 @@ import numpy.typing as npt
 
 from orl_ldm.buffer import codec as codecs
 from orl_ldm.buffer import rules, shard, sidecar
+from orl_ldm.buffer.local import Announcement, Pieces
 from orl_ldm.buffer.schema import (
     SCHEMA_VERSION,
     CodecName,
@@ -72,20 +74,24 @@ class BufferWriter:
             return existing
         fields = field_specs(self._header)
         files = codecs.encode(self._codec, columns, fields)
-        described = Sidecar(
-            schema=SCHEMA_VERSION,
-            name=name,
-            codec=self._codec,
-            header=self._header,
-            rows=len(columns["terminals"]),
-            episodes=int(np.count_nonzero(columns["terminals"] | columns["timeouts"])),
-            bytes=sum(map(len, files.values())),
-            digest=codecs.digest(files),
-            fields=fields,
-            images=tuple(images),
-        )
-        self._publish(described, files)
-        return described
+
+        @cache
+        def described() -> Sidecar:
+            return Sidecar(
+                schema=SCHEMA_VERSION,
+                name=name,
+                codec=self._codec,
+                header=self._header,
+                rows=len(columns["terminals"]),
+                episodes=int(np.count_nonzero(columns["terminals"] | columns["timeouts"])),
+                bytes=sum(len(piece) for pieces in files.values() for piece in pieces),
+                digest=codecs.digest(files),
+                fields=fields,
+                images=tuple(images),
+            )
+
+        self._publish(name, files, described)
+        return described()
 
     def _find(self, wanted: Collection[str] | None = None) -> dict[str, Sidecar | ShardError]:
         """What stands in the buffer under these names, or all names; a sidecar without data is as good as nothing."""
@@ -97,14 +103,17 @@ class BufferWriter:
     def _differences(self, existing: Sidecar) -> list[str]:
         return rules.header_differences(existing.header, self._header, may_differ={"packages"})
 
-    def _publish(self, described: Sidecar, files: codecs.Files) -> None:
-        name, content = described.name, sidecar.dumps(described)
+    def _publish(self, name: str, files: Mapping[str, Pieces], described: Callable[[], Sidecar]) -> None:
+        def announce() -> Announcement:
+            content = sidecar.dumps(described())
+            try:
+                sidecar.loads(content, name)  # what a reader would refuse, its size above all, is not written
+            except ShardError as error:
+                raise UserError(f"shard {name} {error}; nothing was written") from error
+            return Announcement(described().data, name + shard.SIDECAR_SUFFIX, content)
+
         try:
-            sidecar.loads(content, name)  # what a reader would refuse, its size above all, is not written
-        except ShardError as error:
-            raise UserError(f"shard {name} {error}; nothing was written") from error
-        try:
-            self._store.publish(name, {described.data: files, name + shard.SIDECAR_SUFFIX: {"": content}})
+            self._store.publish(name, files, announce)
         except OSError as error:
             raise UserError(
                 f"cannot write shard {name} to {self._store.url}: {error.strerror or error}; "

@@ -28,7 +28,7 @@ _ARRAY_KEYS = {
 _KEY_ENCODING = {"name": "default", "configuration": {"separator": "/"}}
 
 
-def encode(columns: Columns) -> dict[str, bytes]:
+def encode(columns: Columns) -> dict[str, list[bytes]]:
     """The group's files by relative path: one chunk for each column."""
     files: dict[str, Any] = {}
     group = zarr.create_group(MemoryStore(store_dict=files))
@@ -42,7 +42,7 @@ def encode(columns: Columns) -> dict[str, bytes]:
             config={"write_empty_chunks": True},  # a chunk of zeros is data like any other
         )
         array[...] = column
-    return {path: buffer.to_bytes() for path, buffer in files.items()}
+    return {path: [buffer.to_bytes()] for path, buffer in files.items()}
 
 
 def decode(files: Mapping[str, bytes], fields: Sequence[FieldSpec], rows: int) -> dict[str, npt.NDArray[Any]]:

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from orl_ldm.buffer import SCHEMA_VERSION, BufferWriter, Header, ImageRef, Sidecar, codec, schema, sidecar
-from orl_ldm.buffer.schema import CodecName
+from orl_ldm.buffer.schema import CodecName, FieldSpec
 
 HEADER = Header(
     feature_names=("t", "log_snr", "std"),
@@ -67,6 +67,11 @@ def write(url: str | Path, unit: int, codec: CodecName = "hdf5", noise: int = 0,
     return BufferWriter(url, header, codec).write(name(unit), data, images(data))
 
 
+def encoded(codec_name: CodecName, data: Mapping[str, Any], fields: Sequence[FieldSpec]) -> dict[str, bytes]:
+    """The files of a shard, each in one piece."""
+    return {path: b"".join(pieces) for path, pieces in codec.encode(codec_name, data, fields).items()}
+
+
 def forge(folder: Path, unit: int, files: Mapping[str, bytes], codec_name: CodecName, **lies: Any) -> Sidecar:
     """Put files of any content into a buffer under a sidecar that matches them, but for `lies`."""
     honest = columns(unit)
@@ -78,7 +83,7 @@ def forge(folder: Path, unit: int, files: Mapping[str, bytes], codec_name: Codec
         rows=len(honest["rewards"]),
         episodes=3,
         bytes=sum(map(len, files.values())),
-        digest=codec.digest(files),
+        digest=codec.digest(codec.whole(files)),
         fields=schema.field_specs(HEADER),
         images=tuple(images(honest)),
     )

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from buffer_samples import columns, data_files, name, write
+from buffer_samples import columns, data_files, encoded, name, write
 
 from orl_ldm.buffer import Sidecar, codec, read, schema, sidecar, verify
 from orl_ldm.buffer.schema import CodecName, ShardError
@@ -163,7 +163,7 @@ def test_another_schema_version_is_named_with_what_to_do(tmp_path: Path) -> None
 
 def test_zarr_finds_damage_even_when_the_digest_is_recomputed() -> None:
     fields = schema.field_specs(write("memory://crc", 0).header)
-    files = codec.encode("zarr", columns(), fields)
+    files = encoded("zarr", columns(), fields)
     path = "observations/c/0/0"
     for damaged in flips(files[path], 20):
         with pytest.raises(ShardError, match="cannot be parsed as zarr"):

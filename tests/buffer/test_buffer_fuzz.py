@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 import numpy as np
 import pytest
-from buffer_samples import HEADER, columns, images, name
+from buffer_samples import HEADER, columns, encoded, images, name
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -17,8 +17,8 @@ from orl_ldm.buffer import codec, schema, sidecar
 from orl_ldm.buffer.schema import CodecName, ShardError
 
 FIELDS = schema.field_specs(HEADER)
-HDF5 = codec.encode("hdf5", columns(), FIELDS)
-ZARR = codec.encode("zarr", columns(), FIELDS)
+HDF5 = encoded("hdf5", columns(), FIELDS)
+ZARR = encoded("zarr", columns(), FIELDS)
 SIDECAR = sidecar.dumps(
     schema.Sidecar(2, name(0), "hdf5", HEADER, 6, 3, 9000, "c" * 64, FIELDS, tuple(images(columns())))
 )

@@ -12,11 +12,11 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
-from buffer_samples import HEADER, columns, forge, images, name, write
+from buffer_samples import HEADER, columns, encoded, forge, images, name, write
 from test_buffer_damage import assert_only_first_is_bad
 
 import orl_ldm.buffer as buffer_package
-from orl_ldm.buffer import BufferWriter, FieldSpec, ImageRef, codec, read, schema, sidecar
+from orl_ldm.buffer import BufferWriter, FieldSpec, ImageRef, read, schema, sidecar
 from orl_ldm.buffer.schema import ShardError
 
 SECRET = "/etc/hostname"
@@ -24,7 +24,7 @@ SECRET = "/etc/hostname"
 
 def hdf5_files(change: Callable[[h5py.File], Any]) -> dict[str, bytes]:
     """An honest HDF5 shard after `change`."""
-    content = io.BytesIO(codec.encode("hdf5", columns(), schema.field_specs(HEADER))[""])
+    content = io.BytesIO(encoded("hdf5", columns(), schema.field_specs(HEADER))[""])
     with h5py.File(content, "r+") as file:
         change(file)
     return {"": content.getvalue()}
@@ -163,7 +163,7 @@ GRID = {"name": "regular", "configuration": {"chunk_shape": [1]}}
     ],
 )
 def test_hostile_zarr_is_refused(tmp_path: Path, change: Callable[[dict[str, bytes]], Any], reason: str) -> None:
-    files = codec.encode("zarr", columns(), schema.field_specs(HEADER))
+    files = encoded("zarr", columns(), schema.field_specs(HEADER))
     change(files)
     forge(tmp_path, 0, files, "zarr")
     write(tmp_path, 3, "zarr")
@@ -172,7 +172,7 @@ def test_hostile_zarr_is_refused(tmp_path: Path, change: Callable[[dict[str, byt
 
 def test_a_folder_of_other_chunks_is_read_by_the_rules_of_zarr(tmp_path: Path) -> None:
     """Another writer may cut a column into several chunks, as long as all of them are there."""
-    files = codec.encode("zarr", columns(), schema.field_specs(HEADER))
+    files = encoded("zarr", columns(), schema.field_specs(HEADER))
     chunks = {"name": "regular", "configuration": {"chunk_shape": [4]}}
     edited("rewards/zarr.json", chunk_grid=chunks)(files)
     halves = np.concatenate([columns()["rewards"], [0, 0]]).astype("<f4").reshape(2, 4)
@@ -222,7 +222,7 @@ def crc32c(content: bytes) -> bytes:
     ],
 )
 def test_a_sidecar_that_lies_is_refused(tmp_path: Path, lies: dict[str, Any], reason: str) -> None:
-    files = codec.encode("hdf5", columns(), schema.field_specs(HEADER))
+    files = encoded("hdf5", columns(), schema.field_specs(HEADER))
     folder = tmp_path / "deep" / "buffer"
     folder.mkdir(parents=True)
     if {"name", "digest", "codec"} & set(lies):  # a path that leaves the buffer: the sidecar is all there is
