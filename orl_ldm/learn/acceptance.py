@@ -1,9 +1,13 @@
-"""Which checkpoint becomes the policy: the best by an estimate on held-out images, read pessimistically.
+"""Which checkpoint becomes the policy: the latest that is not clearly behind the best by an estimate.
 
 The learner's own critics cannot judge what it learned: it climbed them. So a model of the decision process is fitted
 to what the learner sees, and every candidate is played in it from the first states of images that neither has seen; on
-those images it is also known how well the model predicts. A candidate replaces the accepted one when its estimate less
-`pessimism` standard errors is higher; otherwise the earlier one stays. No test image takes part.
+those images it is also known how well the model predicts. No test image takes part.
+
+The model's doubt about any policy is larger than what candidates differ by, but most of it is about all of them alike:
+so they are compared in pairs, image by image. And of candidates that it cannot tell apart the latest is the one that
+has learned the longest: it is accepted unless it is behind the best by more than `margin` standard errors of their
+difference (the one-standard-error rule, Breiman et al. 1984).
 """
 
 import copy
@@ -17,9 +21,9 @@ from torch import nn
 from orl_ldm.learn.checkpoint import Progress
 from orl_ldm.learn.config import JudgeConfig
 from orl_ldm.learn.data import Dataset
-from orl_ldm.learn.estimates import images
+from orl_ldm.learn.estimates import difference, images, of_members
 from orl_ldm.learn.metrics import Metrics, spread
-from orl_ldm.learn.model import Model, estimate
+from orl_ldm.learn.model import Model, played
 from orl_ldm.learn.passes import in_blocks
 from orl_ldm.policy import Policy, Preferring, TrainedPolicy
 
@@ -31,9 +35,9 @@ class Acceptance:
         self, policy: TrainedPolicy, learned: Dataset, held: Dataset | None, config: JudgeConfig, seed: int
     ) -> None:
         self.learned, self.held, self.config, self.seed = learned, held, config, seed
-        self.accepted = copy.deepcopy(policy)
+        self.accepted, self.best = copy.deepcopy(policy), copy.deepcopy(policy)
         self.model = Model(learned, config, seed)
-        self.parts: dict[str, nn.Module] = {"accepted": self.accepted, "judge": self.model}
+        self.parts: dict[str, nn.Module] = {"accepted": self.accepted, "best": self.best, "judge": self.model}
 
     def begin(self) -> None:
         """Fit the judge; a run that goes on finds it in its checkpoint."""
@@ -54,10 +58,14 @@ class Acceptance:
     def offer(self, policy: TrainedPolicy, state: Progress) -> None:
         """Judge the policy of epoch `state.epochs` and accept or leave it; `state` is told of both."""
         if self.held is not None:
-            judged = estimate(self.model, judged_as(policy, self.held), self.held, self.seed)
-            entry = {"epoch": state.epochs, **asdict(judged), "bound": judged.pessimistic(self.config.pessimism)}
-            state.judged.append(entry)
-            if any(other["bound"] >= entry["bound"] for other in state.judged[:-1]):
+            gains = played(self.model, judged_as(policy, self.held), self.held)
+            best = played(self.model, judged_as(self.best, self.held), self.held) if state.judged else gains
+            behind, error = difference(best, gains, self.held, self.seed)
+            judged = of_members(gains, self.held, self.seed)
+            state.judged.append({"epoch": state.epochs, **asdict(judged), "behind": behind, "behind_error": error})
+            if behind <= 0:
+                self.best.load_state_dict(policy.state_dict())
+            elif behind > self.config.margin * error:
                 return
         state.accepted = state.epochs
         self.accepted.load_state_dict(policy.state_dict())
@@ -81,7 +89,10 @@ def facts(state: Progress, judge: Acceptance, behaviour: float) -> dict[str, Any
     if judge.held is None:
         return {"accepted": {"epoch": state.accepted, "why": "the last: too few images to hold any out"}}
     best = next(entry for entry in state.judged if entry["epoch"] == state.accepted)
-    why = f"the highest bound of {len(state.judged)} checkpoints on {images(judge.held)[1]} held-out images"
+    why = (
+        f"the latest of {len(state.judged)} checkpoints that is not behind the best by more than "
+        f"{judge.config.margin:g} standard errors on {images(judge.held)[1]} held-out images"
+    )
     explained = judge.model.explained_variance(judge.held)
     return {
         "accepted": {**best, "why": why, "judge_explained_variance": explained},

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from orl_ldm.config import STRICT
 from orl_ldm.reward import RewardWeights, setting
@@ -98,7 +98,7 @@ class JudgeConfig:
 
     held_out: Annotated[float, Field(ge=0, lt=1)] = 0.15  # share of the images; 0 accepts the last checkpoint
     candidates: PositiveInt = 20  # checkpoints that are judged, evenly spaced
-    pessimism: float = 1.0  # standard errors below the estimate
+    margin: NonNegativeFloat = 1.0  # standard errors that the accepted checkpoint may be behind the best
     members: Annotated[int, Field(ge=2)] = 5
     hidden: tuple[int, ...] = (64, 64)
     learning_rate: PositiveFloat = 2e-3

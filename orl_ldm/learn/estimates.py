@@ -29,13 +29,23 @@ class Estimate:
     low: float
     high: float
 
-    def pessimistic(self, deviations: float) -> float:
-        """The reward less so many standard errors."""
-        return self.reward - deviations * self.standard_error
-
 
 def of_members(gains: Tensor, data: Dataset, seed: int) -> Estimate:
-    """From gains (M, E) in standard deviations, one row for each member, each fitted to a resample of the images.
+    """From gains (M, E) in standard deviations, one row for each member, each fitted to a resample of the images."""
+    return summary(*_means(gains, data, seed), data)
+
+
+def difference(one: Tensor, other: Tensor, data: Dataset, seed: int) -> tuple[float, float]:
+    """(mean, bootstrapped standard error) of the reward of `one` less that of `other`, both gains (M, E).
+
+    The same images and members stand behind both, and what they have in common cancels.
+    """
+    mean, resampled = _means(one - other, data, seed)
+    return data.scale * float(mean), data.scale * float(resampled.std())
+
+
+def _means(gains: Tensor, data: Dataset, seed: int) -> tuple[Tensor, Tensor]:
+    """Mean of gains (M, E) over images, and that of each resample (R,).
 
     A resample takes one member and images with replacement: the interval holds the doubt about the fit as well.
     """
@@ -43,8 +53,7 @@ def of_members(gains: Tensor, data: Dataset, seed: int) -> Estimate:
     by_image = gains.new_zeros(len(gains), count).index_add_(1, index, gains) / torch.bincount(index)  # (M, I)
     counts = resamples(count, seed).to(gains)  # (R, I)
     members = torch.arange(len(counts), device=gains.device) % len(gains)
-    means = (counts * by_image[members]).sum(1) / count  # (R,)
-    return summary(by_image.mean(), means, data)
+    return by_image.mean(), (counts * by_image[members]).sum(1) / count
 
 
 def summary(gain: Tensor, resampled: Tensor, data: Dataset) -> Estimate:

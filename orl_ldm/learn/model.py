@@ -119,10 +119,14 @@ class Model(nn.Module):
         return explained_variance(gain.mean(0), returns(data))
 
 
+def played(model: Model, policy: Policy, data: Dataset) -> Tensor:
+    """Gains (M, E) in standard deviations of the policy's mean action from the first states of `data`."""
+    return torch.cat([model.play(policy, data.observations[some]) for some in torch.split(data.starts, PLAYED)], dim=1)
+
+
 def estimate(model: Model, policy: Policy, data: Dataset, seed: int) -> Estimate:
     """The policy's reward on the images of `data`."""
-    played = [model.play(policy, data.observations[starts]) for starts in torch.split(data.starts, PLAYED)]
-    return of_members(torch.cat(played, dim=1), data, seed)
+    return of_members(played(model, policy, data), data, seed)
 
 
 def returns(data: Dataset) -> Tensor:
