@@ -4,8 +4,10 @@ Remote stores fail now and then: whatever their client library raises is tried a
 the end becomes a StoreAwayError.
 """
 
+import contextlib
 import posixpath
 import shutil
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -32,6 +34,9 @@ _LASTING = (FileNotFoundError, PermissionError, NotADirectoryError, IsADirectory
 
 #: What file systems call the time of the last change.
 _MODIFIED_KEYS = ("LastModified", "mtime", "last_modified", "updated", "created")
+
+#: File systems that are not made for several calls at a time (SFTP, FTP, ...) share a connection, and would hang.
+_ONE_AT_A_TIME = threading.Lock()
 
 _T = TypeVar("_T")
 
@@ -66,6 +71,7 @@ class Store:
             raise UserError(f"cannot open the buffer {self.url}: {error}") from error
         self._root: str = root.rstrip("/")
         self._local = Path(root) if "file" in _protocols(self._fs) else None
+        self._turn = contextlib.nullcontext() if self._fs.async_impl else _ONE_AT_A_TIME
 
     def same_place(self, other: "Store") -> bool:
         """Whether both are one folder, as far as their names say."""
@@ -160,7 +166,8 @@ class Store:
         for pause in (0.0, *PAUSES):
             time.sleep(pause)
             try:
-                return call(*arguments)
+                with self._turn:
+                    return call(*arguments)
             except _LASTING:
                 raise
             except Exception as error:  # client libraries have exceptions of their own

@@ -1,8 +1,12 @@
 """Shards that travel: whole and sound, once, wherever they are stopped."""
 
+import contextlib
 import json
 import sys
+import threading
+import time
 import uuid
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -219,6 +223,42 @@ class Flaky(MemoryFileSystem):  # type: ignore[misc]
 
 
 fsspec.register_implementation("flaky", Flaky)
+
+
+class Single(MemoryFileSystem):  # type: ignore[misc]
+    """A store on one connection, as SFTP is: a second call at the same time would hang; here it fails for good."""
+
+    protocol = "single"
+    busy = threading.Lock()
+
+    def pipe_file(self, path: str, value: bytes, **options: object) -> None:
+        with self.alone():
+            super().pipe_file(path, value)
+
+    def cat_file(self, path: str, **options: object) -> bytes:
+        with self.alone():
+            return bytes(super().cat_file(path, **options))
+
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        if not self.busy.acquire(blocking=False):
+            raise PermissionError("two calls at a time")
+        time.sleep(0.001)
+        yield
+        self.busy.release()
+
+
+fsspec.register_implementation("single", Single)
+
+
+@BOTH
+def test_a_store_on_one_connection_is_asked_one_thing_at_a_time(tmp_path: Path, codec_name: CodecName) -> None:
+    url = memory_url().replace("memory", "single")
+    for unit in range(0, 36, 3):
+        write(tmp_path / "here", unit, codec_name)
+    assert len(transfer([tmp_path / "here"], url).copied) == 12
+    assert verify(url) == [] and len(read(url, strict=True)) == len(read(tmp_path / "here"))
+    assert len(transfer([url], tmp_path / "there").copied) == 12
 
 
 @BOTH
