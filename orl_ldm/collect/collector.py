@@ -23,6 +23,7 @@ from orl_ldm.diffusion.config import SamplerConfig
 from orl_ldm.diffusion.ldm import LDM
 from orl_ldm.env.rollout import Rollout, roll_out
 from orl_ldm.env.spaces import SPEC
+from orl_ldm.errors import UserError
 from orl_ldm.images.config import DataConfig
 from orl_ldm.images.pairs import Batch, load_pairs
 from orl_ldm.images.sources import ImageRef, open_images
@@ -87,10 +88,10 @@ def collect(
         f"{identity[:12]}-{start:06d}-{min(start + config.unit_images, len(refs)):06d}": refs[
             start : start + config.unit_images
         ]
-        for start in range(0, len(refs), config.unit_images)
+        for start in part_of(range(0, len(refs), config.unit_images), config.part)
     }
     published = writer.published() & set(units)
-    total = len(refs) * config.rollouts
+    total = sum(map(len, units.values())) * config.rollouts
     done = sum(len(units[name]) for name in published) * config.rollouts
     advance(done, total)
     metrics = Metrics(device=ldm.device)
@@ -110,6 +111,14 @@ def collect(
             done += waiting.result()
             advance(done, total)
     return Collection(config.out, len(units), len(published), total)
+
+
+def part_of(starts: range, part: str) -> range:
+    """Part K of N, "K/N": every N-th from the K-th on. Raises UserError for a part that there is not."""
+    number, count = map(int, part.split("/"))
+    if number > count:
+        raise UserError(f"collect.part is {part!r}; of {count} parts, give 1/{count} to {count}/{count}")
+    return starts[number - 1 :: count]
 
 
 def repeated(batch: Batch, rollouts: int) -> Batch:

@@ -1,9 +1,9 @@
 """How much is collected, and how the collector behaves."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
 from orl_ldm.config import STRICT
 
@@ -17,7 +17,8 @@ class CollectConfig:
 
     `policy`: a policy folder to explore around (its concentrations times `spread`), or empty for the broad Beta whose
     concentrations per action (step, eta, detail, fidelity) are `alpha` and `beta`. `prefer` turns the dial of a policy
-    that was trained with one.
+    that was trained with one. `part` "2/3" is every third unit of work from the second on: three machines or processes
+    that have a part each publish what one would, in one buffer or in three.
     """
 
     __pydantic_config__ = STRICT
@@ -28,6 +29,7 @@ class CollectConfig:
     rollouts: PositiveInt = 8
     first_rollout: NonNegativeInt = 0
     unit_images: PositiveInt = 4
+    part: Annotated[str, Field(pattern=r"^[1-9][0-9]*/[1-9][0-9]*$")] = "1/1"
     seed: NonNegativeInt = 42
     policy: str = ""
     prefer: str = ""

@@ -72,6 +72,16 @@ def test_resuming_does_only_what_is_missing(tmp_path: Path, ldm: LDM, data: Data
     assert {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == before
 
 
+def test_machines_with_a_part_each_publish_what_one_would(
+    tmp_path: Path, ldm: LDM, data: DataConfig, undisturbed: Transitions
+) -> None:
+    for part in ("3/3", "1/3", "2/3"):
+        found = run(tmp_path, ldm, data, replace(CONFIG, part=part))
+    same_episodes(found, undisturbed)
+    with pytest.raises(UserError, match=r"collect\.part is '3/2'; of 2 parts, give 1/2 to 2/2"):
+        run(tmp_path, ldm, data, replace(CONFIG, part="3/2"))
+
+
 def test_units_and_codecs_change_nothing(tmp_path: Path, ldm: LDM, data: DataConfig, undisturbed: Transitions) -> None:
     other = run(tmp_path, ldm, data, replace(CONFIG, unit_images=5, codec="zarr"))
     order = np.argsort(other.episode_id, kind="stable"), np.argsort(undisturbed.episode_id, kind="stable")
