@@ -4,13 +4,14 @@
 
 Two datasets of random numbers in 10-step episodes: 1,000,000 rows of 32 float32 features, and rows with a latent-sized
 observation of 24 KB (fewer, as they are large). Every comparison is made in this one run, alternating, and prints the
-best time of each. Files are in the page cache: what is compared are formats, not disks. d3rlpy and Minari store
+best time of each, and of writing, which a disk makes irregular, the median. Files are in the page cache: what is
+compared are formats, not disks. d3rlpy and Minari store
 observations, actions, rewards and ends only; this buffer, NumPy and TorchRL (tensordict) store all of its columns.
 """
 
-import itertools
 import os
 import shutil
+import statistics
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -38,7 +39,7 @@ Columns = dict[str, npt.NDArray[Any]]
 
 @dataclass(frozen=True)
 class Timed:
-    """Best of some calls, in seconds."""
+    """Best or median of some calls, in seconds."""
 
     name: str
     seconds: float
@@ -80,8 +81,17 @@ def columns(rows: int, features: int) -> Columns:
     }
 
 
-def best_of(calls: Mapping[str, Callable[[], object]], repeats: int) -> list[Timed]:
-    """The best time of each call, taken in turns."""
+def nothing() -> None:
+    pass
+
+
+def best_of(
+    calls: Mapping[str, Callable[[], object]],
+    repeats: int,
+    pick: Callable[[list[float]], float] = min,
+    after: Callable[[], None] = nothing,
+) -> list[Timed]:
+    """The best time of each call, or what `pick` makes of its times, taken in turns; `after` each, untimed."""
     times: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(repeats):
         for name, call in calls.items():
@@ -89,7 +99,8 @@ def best_of(calls: Mapping[str, Callable[[], object]], repeats: int) -> list[Tim
             result = call()
             times[name].append(time.perf_counter() - started)
             del result
-    return [Timed(name, min(seconds)) for name, seconds in times.items()]
+            after()
+    return [Timed(name, pick(seconds)) for name, seconds in times.items()]
 
 
 def table(title: str, timed: list[Timed], unit: float, label: str, gigabytes: float | None = None) -> str:
@@ -236,11 +247,7 @@ def compare(name: str, rows: int, features: int, shard_rows: int, out: Path, rep
         replay.dump(file)
     write_minari(data, out / "minari")
     write_memmap(data, out / "torchrl")
-    numbers = itertools.count()
-
-    def fresh() -> Path:
-        return out / f"written-{next(numbers)}"
-
+    written = out / "written"
     shards = -(-rows // shard_rows)
     print(f"\n### {name}: {rows:,} rows, {shards} shards, {sum(map(len, contents)) / 1e6:.0f} MB\n")
     print(minibatches(data, out / "hdf5", replay) + "\n")
@@ -259,11 +266,13 @@ def compare(name: str, rows: int, features: int, shard_rows: int, out: Path, rep
     print(table("open and load", timed, 1e3, "ms", size) + "\n")
     timed = best_of(
         {
-            "this buffer, hdf5: check, hash, write, fsync": lambda: write_buffer(data, of, fresh(), shard_rows),
-            "raw write and fsync of the same bytes": lambda: write_raw(contents, fresh()),
-            "this buffer, zarr": lambda: write_buffer(data, of, fresh(), shard_rows, "zarr"),
+            "this buffer, hdf5: check, hash, write, fsync": lambda: write_buffer(data, of, written, shard_rows),
+            "raw write and fsync of the same bytes": lambda: write_raw(contents, written),
+            "this buffer, zarr": lambda: write_buffer(data, of, written, shard_rows, "zarr"),
         },
         repeats,
+        statistics.median,
+        lambda: shutil.rmtree(written),
     )
     print(table("write", timed, 1e3, "ms", sum(map(len, contents)) / 1e9) + "\n")
     print("| on disk | bytes a row |\n| --- | ---: |")
