@@ -46,7 +46,7 @@ def load_pipeline(name: str, settings: Sequence[str] = ()) -> Pipeline:
     table["train"].setdefault("out", f"{run}/train")
     table["train"].setdefault("buffers", [table["collect"]["out"]])
     table["evaluate"].setdefault("out", f"{run}/evaluate")
-    return build(Pipeline, table, str(path))
+    return build(Pipeline, table, f"{path}, with what the command line sets" if settings else str(path))
 
 
 def find_pipeline(name: str, pretraining: bool = False) -> Path:

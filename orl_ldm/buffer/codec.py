@@ -17,6 +17,7 @@ from orl_ldm.buffer.local import Pieces
 from orl_ldm.buffer.schema import SCHEMA_VERSION, CodecName, Columns, FieldSpec, ShardError
 
 Files = Mapping[str, bytes]
+
 #: By schema: BLAKE3 reads at three times the speed of SHA-256, which was slower than the disks.
 _HASHES: Mapping[int, Callable[[], Any]] = {1: hashlib.sha256, 2: blake3}
 

@@ -257,7 +257,7 @@ def test_a_shard_published_while_a_reader_lists_the_folder_is_not_taken_for_bad(
     assert buffer.shards == (name(0),) and not buffer.quarantined
 
 
-#: Writes shard 0 under a limit, and prints what the user is told. Arguments: folder, codec, most bytes of a file.
+#: Writes shard 3 under a limit, and prints what the user is told. Arguments: folder, codec, most bytes of a file.
 LIMITED = """
 import resource, sys
 from buffer_samples import write
@@ -265,7 +265,7 @@ from orl_ldm.errors import UserError
 folder, codec, limit = sys.argv[1], sys.argv[2], int(sys.argv[3])
 resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 try:
-    write(folder, 0, codec)
+    write(folder, 3, codec)
 except UserError as error:
     print(error, flush=True)
 """
@@ -273,10 +273,10 @@ except UserError as error:
 
 @pytest.mark.parametrize(("codec_name", "limit"), [("hdf5", 3000), ("zarr", 90), ("zarr", 600)])
 def test_a_write_that_is_cut_short_leaves_nothing(tmp_path: Path, codec_name: CodecName, limit: int) -> None:
-    write(tmp_path, 3, codec_name)
+    write(tmp_path, 0, codec_name)
     before = sorted(tmp_path.rglob("*"))
     process = start(LIMITED, tmp_path, codec_name, limit)
-    assert f"cannot write shard {name(0)} to {tmp_path}: File too large; make room" in say(process)
+    assert f"cannot write shard {name(3)} to {tmp_path}: File too large; make room" in say(process)
     assert process.wait() == 0
     assert sorted(tmp_path.rglob("*")) == before and verify(tmp_path) == []
 

@@ -110,12 +110,12 @@ def swap(one: Path, other: Path) -> None:
 
 
 def test_data_without_a_sidecar_are_not_read_but_noted(tmp_path: Path) -> None:
-    described, _ = write(tmp_path, 0), write(tmp_path, 3)
-    (tmp_path / f"{name(0)}.json").unlink()
+    _, described = write(tmp_path, 0), write(tmp_path, 3)
+    (tmp_path / f"{name(3)}.json").unlink()
     buffer = read(tmp_path)
-    assert buffer.shards == (name(3),) and not buffer.quarantined
+    assert buffer.shards == (name(0),) and not buffer.quarantined
     (note,) = verify(tmp_path)
-    assert note.harmless and note.shard == name(0) and described.data in str(note)
+    assert note.harmless and note.shard == name(3) and described.data in str(note)
 
 
 def test_leftovers_of_a_killed_writer_are_not_read_but_noted(tmp_path: Path) -> None:

@@ -219,6 +219,7 @@ def crc32c(content: bytes) -> bytes:
         ({"fields": (*schema.field_specs(HEADER), FieldSpec("more", "float32", ()))}, "declares other columns"),
         ({"images": ()}, "rows of image 0"),
         ({"images": (ImageRef(0, "a", "b"),) * 2}, "lists image 0 twice"),
+        ({"images": (ImageRef(2**63, "a", "b"),)}, "lists an image id that does not fit in 64 bits"),
     ],
 )
 def test_a_sidecar_that_lies_is_refused(tmp_path: Path, lies: dict[str, Any], reason: str) -> None:

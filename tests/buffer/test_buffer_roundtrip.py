@@ -130,12 +130,12 @@ def test_the_same_work_in_two_buffers_is_read_once(tmp_path: Path) -> None:
 
 
 def test_a_shard_that_overlaps_others_gives_its_new_episodes_only(tmp_path: Path) -> None:
-    data = columns(1, (2, 3, 2, 4))
+    data = columns(-2, (2, 3, 2, 4))
     BufferWriter(tmp_path, HEADER).write("wide", data, images(data))
-    write(tmp_path, 3)
+    write(tmp_path, 0)
     buffer = read(tmp_path)
-    assert buffer.shards == (name(3), "wide")
-    assert buffer.episode_id[buffer.episode_bounds[:, 0]].tolist() == [3, 4, 5, 1, 2]
+    assert buffer.shards == (name(0), "wide")
+    assert buffer.episode_id[buffer.episode_bounds[:, 0]].tolist() == [0, 1, 2, -2, -1]
     assert len(buffer.rewards) == 6 + 2 + 3
     assert [(p.shard, p.harmless) for p in verify(tmp_path)] == [("wide", True)]
 
