@@ -223,14 +223,13 @@ def minibatches(data: Columns, folder: Path, replay: Any) -> str:
     timed = best_of(
         {"this buffer, as torch tensors": repeated(drawn.draw, many), "NumPy gather": repeated(gather, many)}, 7
     )
-    timed += [
-        Timed(one.name, one.seconds * many / 20)
-        for one in best_of({"d3rlpy ReplayBuffer": repeated(lambda: replay.sample_transition_batch(BATCH), 20)}, 3)
-    ]
+    if replay is not None:
+        peer = best_of({"d3rlpy ReplayBuffer": repeated(lambda: replay.sample_transition_batch(BATCH), 20)}, 3)
+        timed += [Timed(one.name, one.seconds * many / 20) for one in peer]
     return table(f"minibatch of {BATCH}", timed, 1e3 / many, "ms")
 
 
-def compare(name: str, rows: int, features: int, shard_rows: int, out: Path, repeats: int) -> None:
+def compare(name: str, rows: int, features: int, shard_rows: int, out: Path, repeats: int, slow: bool) -> None:
     """Print the tables of one dataset."""
     data, of = columns(rows, features), header(features)
     shutil.rmtree(out, ignore_errors=True)
@@ -241,12 +240,14 @@ def compare(name: str, rows: int, features: int, shard_rows: int, out: Path, rep
     (out / "numpy").mkdir()
     for key, column in data.items():
         np.save(out / "numpy" / f"{key}.npy", column)
-    replay = d3rlpy_buffer(data)
-    (out / "d3rlpy").mkdir()
-    with (out / "d3rlpy" / "replay.h5").open("w+b") as file:
-        replay.dump(file)
-    write_minari(data, out / "minari")
     write_memmap(data, out / "torchrl")
+    replay = None
+    if slow:
+        replay = d3rlpy_buffer(data)
+        (out / "d3rlpy").mkdir()
+        with (out / "d3rlpy" / "replay.h5").open("w+b") as file:
+            replay.dump(file)
+        write_minari(data, out / "minari")
     written = out / "written"
     shards = -(-rows // shard_rows)
     print(f"\n### {name}: {rows:,} rows, {shards} shards, {sum(map(len, contents)) / 1e6:.0f} MB\n")
@@ -261,8 +262,9 @@ def compare(name: str, rows: int, features: int, shard_rows: int, out: Path, rep
         },
         repeats,
     )
-    timed += best_of({"d3rlpy ReplayBuffer.load": lambda: d3rlpy_load(out / "d3rlpy" / "replay.h5")}, 1)
-    timed += best_of({"Minari": load_minari}, 1)
+    if slow:
+        timed += best_of({"d3rlpy ReplayBuffer.load": lambda: d3rlpy_load(out / "d3rlpy" / "replay.h5")}, 1)
+        timed += best_of({"Minari": load_minari}, 1)
     print(table("open and load", timed, 1e3, "ms", size) + "\n")
     timed = best_of(
         {
@@ -276,7 +278,7 @@ def compare(name: str, rows: int, features: int, shard_rows: int, out: Path, rep
     )
     print(table("write", timed, 1e3, "ms", sum(map(len, contents)) / 1e9) + "\n")
     print("| on disk | bytes a row |\n| --- | ---: |")
-    for label in ("hdf5", "zarr", "torchrl", "d3rlpy", "minari"):
+    for label in ("hdf5", "zarr", "torchrl", *(("d3rlpy", "minari") if slow else ())):
         print(f"| {label} | {size_of(out / label) / rows:.1f} |")
     shutil.rmtree(out)
 
@@ -285,13 +287,15 @@ def main(
     rows: Annotated[int, typer.Option(help="Rows of 32 features.")] = 1_000_000,
     latent_rows: Annotated[int, typer.Option(help="Rows of 24 KB.")] = 10_000,
     repeats: int = 7,
+    slow: Annotated[bool, typer.Option(help="d3rlpy and Minari too, which take minutes each.")] = True,
     out: Path = Path("runs/benchmarks/buffer"),
 ) -> None:
     """Print the tables in Markdown."""
     torch.set_num_threads(1)
     print(f"{os.cpu_count()} CPU cores, torch {torch.__version__}, NumPy {np.__version__}")
-    compare("32 features", rows, 32, max(STEPS, rows // 10), out, repeats)
-    compare("latents of 24 KB", latent_rows, 6144, max(STEPS, latent_rows // 10), out, repeats)
+    for name, count, features in (("32 features", rows, 32), ("latents of 24 KB", latent_rows, 6144)):
+        if count:
+            compare(name, count, features, max(STEPS, count // 10), out, repeats, slow)
 
 
 if __name__ == "__main__":

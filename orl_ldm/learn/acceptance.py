@@ -88,16 +88,16 @@ def facts(state: Progress, judge: Acceptance, behaviour: float) -> dict[str, Any
     """
     if judge.held is None:
         return {"accepted": {"epoch": state.accepted, "why": "the last: too few images to hold any out"}}
-    best = next(entry for entry in state.judged if entry["epoch"] == state.accepted)
+    accepted = next(entry for entry in state.judged if entry["epoch"] == state.accepted)
     why = (
-        f"the latest of {len(state.judged)} checkpoints that is not behind the best by more than "
-        f"{judge.config.margin:g} standard errors on {images(judge.held)[1]} held-out images"
+        f"the latest of {len(state.judged)} checkpoints that is level with the best on {images(judge.held)[1]} "
+        f"held-out images (margin: {judge.config.margin:g} standard error)"
     )
     explained = judge.model.explained_variance(judge.held)
     return {
-        "accepted": {**best, "why": why, "judge_explained_variance": explained},
+        "accepted": {**accepted, "why": why, "judge_explained_variance": explained},
         "judged": state.judged,
-        "estimated_reward": behaviour + best["reward"] - best["behavior"],
+        "estimated_reward": behaviour + accepted["reward"] - accepted["behavior"],
     }
 
 
