@@ -169,7 +169,7 @@ def write_minari(data: Columns, folder: Path) -> None:
             truncations=data["timeouts"][rows],
         )
 
-    os.environ["MINARI_DATASETS_PATH"] = str(folder)
+    os.environ["MINARI_DATASETS_PATH"] = str(folder.resolve())
     minari.create_dataset_from_buffers(
         "benchmark/buffer-v0",
         [episode(i) for i in range(0, len(data["terminals"]), STEPS)],
