@@ -4,7 +4,7 @@ Nothing in the file is parsed for it: where the columns lie is known beforehand,
 what this package would write there. A file of another writer is left to `codec.decode`.
 """
 
-import os
+from io import FileIO
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +34,7 @@ def fill(path: Path, shard: Sidecar, into: Columns) -> tuple[str, frozenset[str]
         for part in hdf5.skeleton(shapes):
             if isinstance(part, bytes):
                 between = bytearray(len(part))
-                _read(file.fileno(), memoryview(between))
+                _read(file, memoryview(between))
                 hashed.update(between)
                 if between != part:
                     return None
@@ -42,11 +42,11 @@ def fill(path: Path, shard: Sidecar, into: Columns) -> tuple[str, frozenset[str]
                 step, sound = BLOCK // stored[part].itemsize, stored[part].kind == "f"
                 for start in range(0, columns[part].size, step):
                     block = columns[part][start : start + step]
-                    _read(file.fileno(), block.data.cast("B"))
+                    _read(file, block.data.cast("B"))
                     hashed.update(block.data.cast("B"))
                     sound = sound and rules.is_finite(block)
                 finite |= {part} if sound else set()
-        return None if os.read(file.fileno(), 1) else (hashed.hexdigest(), frozenset(finite))
+        return None if file.read(1) else (hashed.hexdigest(), frozenset(finite))
 
 
 def _as_bytes(column: npt.NDArray[np.generic]) -> np.dtype[np.generic]:
@@ -54,11 +54,11 @@ def _as_bytes(column: npt.NDArray[np.generic]) -> np.dtype[np.generic]:
     return np.dtype(np.uint8) if column.dtype == np.bool_ else column.dtype
 
 
-def _read(file: int, into: memoryview) -> None:
+def _read(file: FileIO, into: memoryview) -> None:
     """Fill `into` from where the file stands."""
     done = 0
     while done < len(into):
-        read = os.readv(file, [into[done:]])
+        read = file.readinto(into[done:])
         if not read:
             raise ShardError("has data that were cut off while they were read")
         done += read
