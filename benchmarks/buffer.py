@@ -217,7 +217,13 @@ def minibatches(data: Columns, folder: Path, replay: Any) -> str:
         return [data[name][index] for name in names], data["observations"][following]
 
     def repeated(call: Callable[[], object], times: int) -> Callable[[], object]:
-        return lambda: [call() for _ in range(times)]
+        """One after another, none kept: a learner holds one minibatch."""
+
+        def calls() -> None:
+            for _ in range(times):
+                call()
+
+        return calls
 
     many = 400
     timed = best_of(

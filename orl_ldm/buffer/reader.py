@@ -142,14 +142,15 @@ def _join(
 ) -> Transitions:
     """The transitions of the selected episodes, each once."""
     images = together.images(good)
-    starts, stops = rules.episode_bounds(columns).T  # (E,), (E,)
     collections = [(one.sidecar.header.behavior_id, one.sidecar.header.seed) for one in good]
     numbers = {collection: number for number, collection in enumerate(dict.fromkeys(collections))}
     collection = np.repeat([numbers[one] for one in collections], [one.sidecar.episodes for one in good])  # (E,)
-    taken = select.episodes(header, columns, images, _first_of_each(collection, columns["episode_id"][starts]))
+    bounds = rules.episode_bounds(columns)  # (E, 2)
+    first = _first_of_each(collection, columns["episode_id"][bounds[:, 0]])  # (E,)
+    taken = select.episodes(header, columns, images, bounds, first)
     names = [one.sidecar.name for one in good]
     if not taken.all():
-        rows = np.repeat(taken, stops - starts)  # (N,)
+        rows = np.repeat(taken, np.diff(bounds)[:, 0])  # (N,)
         ends = np.cumsum([one.sidecar.rows for one in good])
         names = [name for name, part in zip(names, np.split(rows, ends[:-1]), strict=True) if part.any()]
         columns = {name: memory.compact(column, rows) for name, column in columns.items()}
@@ -159,7 +160,7 @@ def _join(
 def _first_of_each(collection: npt.NDArray[np.int64], episode: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
     """(E,) whether an episode is the first of its id in its collection."""
     first = np.ones(len(episode), dtype=np.bool_)
-    for number in np.unique(collection):
+    for number in range(collection.max() + 1):
         places = np.flatnonzero(collection == number)
         ordered = np.sort(episode[places])
         if (ordered[1:] == ordered[:-1]).any():

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from orl_ldm.buffer import rules
 from orl_ldm.buffer.schema import Columns, Header, ImageRef
 from orl_ldm.errors import UserError
 
@@ -33,19 +32,24 @@ class Selection:
         return not self.behaviors or header.behavior_id in self.behaviors
 
     def episodes(
-        self, header: Header, columns: Columns, images: Mapping[int, ImageRef], among: npt.NDArray[np.bool_]
+        self,
+        header: Header,
+        columns: Columns,
+        images: Mapping[int, ImageRef],
+        bounds: npt.NDArray[np.int64],
+        among: npt.NDArray[np.bool_],
     ) -> npt.NDArray[np.bool_]:
-        """(E,) those `among` the episodes that pass by scene, terms and reward.
+        """(E,) those `among` the episodes, of `bounds` (E, 2), that pass by scene, terms and reward.
 
         Raises UserError for a term that is not logged.
         """
-        starts, stops = rules.episode_bounds(columns).T  # (E,), (E,)
+        starts, stops = bounds.T  # (E,), (E,)
         passed = among.copy()
         if self.scenes:
-            wanted = [number for number, image in images.items() if image.scene in self.scenes]
-            passed &= np.isin(columns["image_id"][starts], wanted)
-        for bounds, compare in ((self.at_least, np.greater_equal), (self.at_most, np.less_equal)):
-            for term, bound in (bounds or {}).items():
+            of_scene = [number for number, image in images.items() if image.scene in self.scenes]
+            passed &= np.isin(columns["image_id"][starts], of_scene)
+        for wanted, compare in ((self.at_least, np.greater_equal), (self.at_most, np.less_equal)):
+            for term, bound in (wanted or {}).items():
                 if term not in header.term_names:
                     raise UserError(
                         f"the buffer logs no term {term!r} to select by; choose of {', '.join(header.term_names)}"

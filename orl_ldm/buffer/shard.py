@@ -147,9 +147,12 @@ def content_problems(found: Columns, shard: Sidecar, finite: Collection[str] = (
     Columns in `finite` have been found to hold finite numbers only.
     """
     problems = rules.column_problems(found, shard.header, shard.images, finite)
-    if not problems and len(rules.episode_bounds(found)) != shard.episodes:
-        return [f"has {len(rules.episode_bounds(found))} episodes where its sidecar declares {shard.episodes}"]
-    return problems
+    if problems:
+        return problems
+    episodes = np.count_nonzero(found["terminals"] | found["timeouts"])
+    return (
+        [] if episodes == shard.episodes else [f"has {episodes} episodes where its sidecar declares {shard.episodes}"]
+    )
 
 
 def check_size(store: Store, entries: Mapping[str, Entry], shard: Sidecar) -> None:

@@ -8,6 +8,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
 from typing import Any, NoReturn, TypeVar, get_args
 
 from orl_ldm.buffer import signing
@@ -190,7 +191,7 @@ def _images(doc: Mapping[str, Any]) -> Iterator[ImageRef]:
         _check_items(key, items, kind)
     if len(set(map(len, lists))) > 1:
         raise ShardError(f"has images that cannot be: {', '.join(_IMAGE_KEYS)} are lists of different lengths")
-    return map(ImageRef, *lists)
+    return map(partial(tuple.__new__, ImageRef), zip(*lists, strict=True))  # in C: there are many images
 
 
 def _object(doc: object, keys: Iterable[str], what: str) -> dict[str, Any]:

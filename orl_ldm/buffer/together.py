@@ -56,13 +56,16 @@ def check_headers(found: Sequence[Found]) -> None:
 
 def images(found: Sequence[Found]) -> dict[int, ImageRef]:
     """Every image of these shards by its id. Raises UserError when an id means two images."""
-    known: dict[int, tuple[ImageRef, Found]] = {}
+    known: dict[int, ImageRef] = {}
     for one in found:
-        for image in one.sidecar.images:
-            earlier, owner = known.setdefault(image.image_id, (image, one))
-            if earlier is not image and earlier != image:
+        images = {image.image_id: image for image in one.sidecar.images}
+        for number in sorted(known.keys() & images.keys()):
+            image, earlier = images[number], known[number]
+            if image != earlier:
+                owner = next(other for other in found if earlier in other.sidecar.images)
                 raise UserError(
-                    f"{one} calls image {image.image_id} {image.name!r} ({image.scene}), but {owner} says "
+                    f"{one} calls image {number} {image.name!r} ({image.scene}), but {owner} says "
                     f"{earlier.name!r} ({earlier.scene}); keep them in separate buffers"
                 )
-    return {number: image for number, (image, _) in known.items()}
+        known |= images
+    return known
