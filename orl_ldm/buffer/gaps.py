@@ -1,4 +1,4 @@
-"""Shards that should be there: names that end in a range of work, as collectors give them, leave no gap.
+"""Shards that should be there: names that say which range of the work a shard is, and of how much, leave no gap.
 
 A shard that was lost with its sidecar leaves no other trace.
 """
@@ -6,21 +6,27 @@ A shard that was lost with its sidecar leaves no other trace.
 import re
 from collections.abc import Iterable, Iterator
 
-_RANGE = re.compile(r"(.+)-(\d{6,})-(\d{6,})", re.ASCII)
+_RANGE = re.compile(r"(.+)-(\d{6,})-(\d{6,})(?:-of-(\d{6,}))?", re.ASCII)
+
+
+def range_name(work: str, start: int, stop: int, total: int) -> str:
+    """Name of the shard that holds the images from `start` up to `stop` of the `total` of some work."""
+    return f"{work}-{start:06d}-{stop:06d}-of-{total:06d}"
 
 
 def missing(names: Iterable[str]) -> Iterator[tuple[str, str]]:
-    """(PREFIX-START-STOP that no shard holds, where it is missing), for shards PREFIX-START-STOP.
+    """(WORK-START-STOP that no shard holds, where it is missing), for shards WORK-START-STOP-of-TOTAL.
 
-    A collection starts at 0; where it ends, no name says.
+    Work starts at 0. Of names without a total, as earlier versions gave them, nothing says where it ends.
     """
-    ranges: dict[str, list[tuple[int, int]]] = {}
+    ranges: dict[tuple[str, str | None], list[tuple[int, int, str]]] = {}
     for name in names:
         if match := _RANGE.fullmatch(name):
-            ranges.setdefault(match[1], []).append((int(match[2]), int(match[3])))
-    for prefix, found in sorted(ranges.items()):
+            ranges.setdefault((match[1], match[4]), []).append((int(match[2]), int(match[3]), f"before {name}"))
+    for (work, total), found in sorted(ranges.items(), key=lambda item: item[0][0]):
         reached = 0
-        for start, stop in sorted(found):
+        end = [(int(total), int(total), "at the end")] if total else []
+        for start, stop, where in sorted(found) + end:
             if start > reached:
-                yield f"{prefix}-{reached:06d}-{start:06d}", f"before {prefix}-{start:06d}-{stop:06d}"
+                yield f"{work}-{reached:06d}-{start:06d}", where
             reached = max(reached, stop)

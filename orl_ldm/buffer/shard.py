@@ -24,6 +24,8 @@ def listing(store: Store) -> dict[str, Entry] | None:
     """
     try:
         earlier, later = store.entries(), store.entries()
+    except StoreAwayError:
+        raise
     except OSError as error:
         raise UserError(f"cannot list the buffer {store.url}: {error}; check the path and its rights") from error
     if earlier is None or later is None:

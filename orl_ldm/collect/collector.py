@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from orl_ldm.buffer import BufferWriter, Header
 from orl_ldm.buffer import ImageRef as LoggedImage
+from orl_ldm.buffer.gaps import range_name
 from orl_ldm.collect.config import CollectConfig
 from orl_ldm.config import digest
 from orl_ldm.diffusion.config import SamplerConfig
@@ -85,7 +86,7 @@ def collect(
     header = _header(shared, ldm, behavior_id, config, sampler, weights)
     writer = BufferWriter(config.out, header, config.codec)
     units = {
-        f"{identity[:12]}-{start:06d}-{min(start + config.unit_images, len(refs)):06d}": refs[
+        range_name(identity[:12], start, min(start + config.unit_images, len(refs)), len(refs)): refs[
             start : start + config.unit_images
         ]
         for start in part_of(range(0, len(refs), config.unit_images), config.part)

@@ -1,14 +1,22 @@
 """How much is collected, and how the collector behaves."""
 
+import re
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import BeforeValidator, NonNegativeInt, PositiveFloat, PositiveInt
 
 from orl_ldm.config import STRICT
 
 #: One for each of (step, eta, detail, fidelity).
 Concentrations = tuple[PositiveFloat, PositiveFloat, PositiveFloat, PositiveFloat]
+
+
+def is_part(value: object) -> object:
+    """ "K/N", or ValueError."""
+    if not isinstance(value, str) or re.fullmatch(r"[1-9][0-9]*/[1-9][0-9]*", value, re.ASCII) is None:
+        raise ValueError("give K/N, such as 2/3 for the second of three parts")
+    return value
 
 
 @dataclass(frozen=True)
@@ -29,7 +37,7 @@ class CollectConfig:
     rollouts: PositiveInt = 8
     first_rollout: NonNegativeInt = 0
     unit_images: PositiveInt = 4
-    part: Annotated[str, Field(pattern=r"^[1-9][0-9]*/[1-9][0-9]*$")] = "1/1"
+    part: Annotated[str, BeforeValidator(is_part)] = "1/1"
     seed: NonNegativeInt = 42
     policy: str = ""
     prefer: str = ""

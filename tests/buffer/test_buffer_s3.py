@@ -169,9 +169,9 @@ def test_a_server_that_goes_away_is_said_in_a_sentence_and_the_same_call_goes_on
 
     with pytest.raises(UserError, match=rf"cannot copy shard .* to {url}: .*{server.address}.* run the same command"):
         transfer([tmp_path / "here"], url, dying)
-    with pytest.raises(UserError, match=f"cannot list the buffer {url}: .*{server.address}"):
+    with pytest.raises(UserError, match=rf"^{url} does not answer \(.*{server.address}"):
         read(url)
-    with pytest.raises(UserError, match=f"cannot list the buffer {url}"):
+    with pytest.raises(UserError, match=rf"^{url} does not answer \("):
         write(url, 36, codec_name)
     server.start()
     arrived = read(url, strict=True).shards

@@ -8,7 +8,7 @@ import pytest
 from buffer_samples import HEADER, columns, images, name, write
 
 from orl_ldm.buffer import BufferWriter, read
-from orl_ldm.buffer.gaps import missing
+from orl_ldm.buffer.gaps import missing, range_name
 from orl_ldm.buffer.summary import summarize
 from orl_ldm.errors import UserError
 
@@ -49,7 +49,13 @@ def test_there_is_nothing_to_sum_up_where_nothing_is_sound(tmp_path: Path) -> No
         (["a-000000-000008", "a-000002-000004", "a-000009-000010"], ["a-000008-000009"]),
         (["a-000004-000008", "other", "a-1-2"], ["a-000000-000004"]),
         (["a-000000-1000000", "a-1000004-1000008"], ["a-1000000-1000004"]),
+        ([range_name("a", 0, 4, 8), range_name("a", 4, 8, 8)], []),
+        ([range_name("a", 0, 4, 12)], ["a-000004-000012"]),
+        (
+            [range_name("a", 4, 8, 12), range_name("a", 12, 14, 14)],
+            ["a-000000-000004", "a-000008-000012", "a-000000-000012"],
+        ),
     ],
 )
-def test_a_lost_shard_before_another_is_missed(names: list[str], lost: list[str]) -> None:
+def test_a_lost_shard_is_missed(names: list[str], lost: list[str]) -> None:
     assert [gap for gap, _ in missing(names)] == lost
