@@ -1,4 +1,5 @@
-"""Ablations: the same training without something, over several seeds, replayed on the same held-out images.
+"""Ablations: the same training without something, or by another algorithm, over several seeds, replayed on the same
+held-out images.
 
 Every variant is nothing but a `train` with a few settings and needs no collection of its own. Trainings and replays
 that have been done are read back: an interrupted call goes on where it stopped, and several calls may share the work.
@@ -6,6 +7,7 @@ that have been done are read back: an interrupted call goes on where it stopped,
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import get_args
 
 import pandas as pd
 from rich.console import Console
@@ -14,6 +16,7 @@ from orl_ldm.cli import stages
 from orl_ldm.cli.loop import buffers_after, quoted
 from orl_ldm.cli.progress import methods_bar
 from orl_ldm.errors import UserError
+from orl_ldm.learn.config import Algorithm
 from orl_ldm.pipeline import Pipeline, load_pipeline
 from orl_ldm.report.ablation import LEGEND, WHOLE, ablation
 from orl_ldm.report.tables import write_whole
@@ -33,14 +36,19 @@ LESS: dict[str, tuple[str, ...]] = {
     **{f"1/{part} of the images": (f"train.share={1 / part}",) for part in (2, 4, 8, 16)},
 }
 
+#: The same for algorithms, each on the pipeline's reward setting alone: the dial is the default algorithm's.
+ALGORITHMS: dict[str, tuple[str, ...]] = {
+    f"by {algo}, no dial": (f'train.algo="{algo}"', "train.dial=false") for algo in get_args(Algorithm)
+}
+
 
 def variants(pipeline: Pipeline, rounds: int) -> dict[str, tuple[str, ...]]:
-    """LESS, and fewer rounds than there are."""
+    """LESS, fewer rounds than there are, and ALGORITHMS."""
     fewer = {
         f"{number} of {rounds} rounds": (f"train.buffers={quoted(buffers_after(pipeline, number))}",)
         for number in range(rounds)
     }
-    return {**LESS, **fewer}
+    return {**LESS, **fewer, **ALGORITHMS}
 
 
 def ablate(

@@ -87,6 +87,9 @@ class D3rlpyConfig:
     batch_size: PositiveInt = 256
 
 
+Algorithm = Literal[
+    "critics", "ppo", "bppo", "d3rlpy-bc", "d3rlpy-awac", "d3rlpy-td3plusbc", "d3rlpy-iql", "d3rlpy-cql"
+]
 AlgorithmConfig = CriticConfig | PPOConfig | BPPOConfig | D3rlpyConfig
 
 
@@ -116,9 +119,7 @@ class TrainConfig:
 
     buffers: tuple[str, ...]
     out: str
-    algo: Literal[
-        "critics", "ppo", "bppo", "d3rlpy-bc", "d3rlpy-awac", "d3rlpy-td3plusbc", "d3rlpy-iql", "d3rlpy-cql"
-    ] = "critics"
+    algo: Algorithm = "critics"
     setting: str = "balanced"
     weights: RewardWeights | None = None
     #: One policy for all weights: they become a part of what it observes. `setting` is then what it is judged by.
