@@ -14,7 +14,7 @@ from orl_ldm.buffer import codec, hdf5, rules
 from orl_ldm.buffer.schema import Columns, ShardError, Sidecar
 
 #: Bytes that are read, hashed and judged at a time: they stay in a core's cache.
-BLOCK = 2**19
+BLOCK = 2**20
 
 
 def fill(path: Path, shard: Sidecar, into: Columns) -> tuple[str, frozenset[str]] | None:
