@@ -29,7 +29,7 @@ from orl_ldm.images.config import DataConfig
 from orl_ldm.images.pairs import Batch, load_pairs
 from orl_ldm.images.sources import ImageRef, open_images
 from orl_ldm.metrics import Metrics
-from orl_ldm.policy import BroadPolicy, Explorer, Policy, load_policy, under
+from orl_ldm.policy import BroadPolicy, Explorer, PacedPolicy, Policy, load_policy, under
 from orl_ldm.reward import TERMS, RewardWeights, compose
 from orl_ldm.streams import stable_id
 
@@ -47,11 +47,14 @@ class Collection:
     episodes: int
 
 
-def behavior(config: CollectConfig) -> tuple[Policy, str]:
+def behavior(config: CollectConfig, nfe_max: int) -> tuple[Policy, str]:
     """The behaviour policy and its id."""
     if not config.policy:
-        name = f"broad-{digest(config.alpha, config.beta)[:12]}"
-        return BroadPolicy(SPEC, config.alpha, config.beta), name
+        alpha, beta = config.concentrations
+        name = f"{config.behavior}-{digest(alpha, beta)[:12]}"
+        if config.behavior == "broad":
+            return BroadPolicy(SPEC, alpha, beta), name
+        return PacedPolicy(SPEC, alpha, beta, nfe_max), name
     network, facts = load_policy(config.policy)
     who = f"the policy in {config.policy!r}"
     SPEC.require(network.spec, who)
@@ -79,7 +82,7 @@ def collect(
     """
     ldm.require(data.size, data.scale)
     refs = open_images(data.source, data.train_split, data.classes, config.images, data.seed)
-    policy, behavior_id = behavior(config)
+    policy, behavior_id = behavior(config, sampler.nfe_max)
     shared = digest(asdict(data), asdict(sampler), ldm.digest, asdict(weights))
     unit = (behavior_id, config.seed, config.images, config.rollouts, config.first_rollout, config.unit_images)
     identity = digest(shared, *unit)

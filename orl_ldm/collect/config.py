@@ -11,6 +11,12 @@ from orl_ldm.config import STRICT
 #: One for each of (step, eta, detail, fidelity).
 Concentrations = tuple[PositiveFloat, PositiveFloat, PositiveFloat, PositiveFloat]
 
+#: alpha and beta of each behaviour.
+BEHAVIORS: dict[str, tuple[Concentrations, Concentrations]] = {
+    "broad": ((1.0, 1.0, 2.0, 3.0), (1.0, 1.5, 2.0, 1.5)),
+    "paced": ((6.0, 1.0, 4.0, 2.0), (1.3, 3.0, 8.0, 0.5)),
+}
+
 
 def is_part(value: object) -> object:
     """ "K/N", or ValueError."""
@@ -23,10 +29,12 @@ def is_part(value: object) -> object:
 class CollectConfig:
     """How much to collect, and how to behave.
 
-    `policy`: a policy folder to explore around (its concentrations times `spread`), or empty for the broad Beta whose
-    concentrations per action (step, eta, detail, fidelity) are `alpha` and `beta`. `prefer` turns the dial of a policy
-    that was trained with one. `part` "2/3" is every third unit of work from the second on: three machines or processes
-    that have a part each publish what one would, in one buffer or in three.
+    `policy`: a policy folder to explore around (its concentrations times `spread`), or empty for `behavior`: "broad",
+    the same Beta in every decision, mostly for few calls, or "paced", calls that lie evenly in t, up to nfe_max of
+    them. Their concentrations per action (step, eta, detail, fidelity) are `alpha` and `beta`, by default those of
+    BEHAVIORS. `prefer` turns the dial of a policy that was trained with one. `part` "2/3" is every third unit of work
+    from the second on: three machines or processes that have a part each publish what one would, in one buffer or in
+    three.
     """
 
     __pydantic_config__ = STRICT
@@ -42,5 +50,12 @@ class CollectConfig:
     policy: str = ""
     prefer: str = ""
     spread: PositiveFloat = 0.5
-    alpha: Concentrations = (1.0, 1.0, 2.0, 3.0)
-    beta: Concentrations = (1.0, 1.5, 2.0, 1.5)
+    behavior: Literal["broad", "paced"] = "broad"
+    alpha: Concentrations | None = None
+    beta: Concentrations | None = None
+
+    @property
+    def concentrations(self) -> tuple[Concentrations, Concentrations]:
+        """alpha and beta in force."""
+        alpha, beta = BEHAVIORS[self.behavior]
+        return self.alpha or alpha, self.beta or beta

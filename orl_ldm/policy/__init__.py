@@ -1,6 +1,7 @@
 """Policies: what an action is, the Beta policy network, and its files."""
 
-from orl_ldm.policy.beta import BetaPolicy, BroadPolicy, Explorer, Policy
+from orl_ldm.policy.behaviors import BroadPolicy, Explorer, PacedPolicy
+from orl_ldm.policy.beta import BetaPolicy, Policy
 from orl_ldm.policy.files import TrainedPolicy, load_policy, save_policy
 from orl_ldm.policy.preferring import Preferring, under
 from orl_ldm.policy.spec import PolicySpec
@@ -10,6 +11,7 @@ __all__ = [
     "BetaPolicy",
     "BroadPolicy",
     "Explorer",
+    "PacedPolicy",
     "Policy",
     "PolicySpec",
     "Preferring",

@@ -101,31 +101,6 @@ def _held(spec: PolicySpec) -> Tensor:
     return torch.stack([to_unit(spec, torch.tensor(row)) if row else free for row in rows])
 
 
-class BroadPolicy:
-    """The exploring behaviour: the same broad Beta whatever is observed."""
-
-    def __init__(self, spec: PolicySpec, alpha: Sequence[float], beta: Sequence[float]) -> None:
-        self.spec = spec
-        self._alpha, self._beta = torch.tensor(alpha, dtype=torch.float32), torch.tensor(beta, dtype=torch.float32)
-
-    def concentrations(self, observations: Tensor) -> tuple[Tensor, Tensor]:
-        """The constant alpha and beta, each (B, A)."""
-        shape = (len(observations), len(self._alpha))
-        return self._alpha.to(observations).expand(shape), self._beta.to(observations).expand(shape)
-
-
-class Explorer:
-    """A policy with its concentrations scaled by `factor` in (0, 1]: the same mean, a wider spread, exact log-probs."""
-
-    def __init__(self, policy: Policy, factor: float) -> None:
-        self.spec, self.policy, self.factor = policy.spec, policy, factor
-
-    def concentrations(self, observations: Tensor) -> tuple[Tensor, Tensor]:
-        """Scaled alpha and beta, each (B, A)."""
-        alpha, beta = self.policy.concentrations(observations)
-        return alpha * self.factor, beta * self.factor
-
-
 def bounds(spec: PolicySpec, like: Tensor) -> tuple[Tensor, Tensor]:
     """(low, high), each (A,), on the device of `like`."""
     return torch.tensor(spec.action_low).to(like), torch.tensor(spec.action_high).to(like)

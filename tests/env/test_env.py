@@ -14,7 +14,7 @@ from orl_ldm.env.spaces import ACTIONS, FEATURES, SPEC, decide
 from orl_ldm.env.vector import SteeringEnv, SteeringVectorEnv
 from orl_ldm.images.pairs import Batch
 from orl_ldm.metrics import Metrics
-from orl_ldm.policy import BetaPolicy, BroadPolicy
+from orl_ldm.policy import BetaPolicy, BroadPolicy, PacedPolicy
 from orl_ldm.policy.beta import log_prob, mean_action
 from orl_ldm.reward import RewardWeights, compose
 
@@ -24,6 +24,24 @@ BROAD = BroadPolicy(SPEC, (1.0, 1.0, 2.0, 1.5), (1.0, 1.0, 2.0, 1.0))
 @pytest.fixture(scope="module")
 def metrics() -> Metrics:
     return Metrics()
+
+
+@pytest.mark.parametrize(("first", "calls"), [(0.5, 2), (0.75, 4), (0.9, 10), (0.95, 20)])
+def test_a_paced_behaviour_goes_down_evenly(first: float, calls: int) -> None:
+    """From where its first call was, as DDIM on a trailing grid does; more calls stray less."""
+    policy = PacedPolicy(SPEC, (6.0, 1.0, 4.0, 2.0), (1.3, 3.0, 8.0, 0.5), 20)
+    t, visited = first, []
+    while t > 1e-3 and len(visited) < 20:
+        visited.append(t)
+        observation = torch.zeros(1, len(FEATURES))
+        observation[0, FEATURES.index("position/t")] = t
+        observation[0, FEATURES.index("position/nfe_left")] = 1 - len(visited) / 20
+        t *= float(mean_action(policy, observation)[0, 0].clamp(0, 1))
+    np.testing.assert_allclose(visited, [1 - (k + 1) / calls for k in range(calls - 1)], atol=0.01)
+    alpha, beta = policy.concentrations(observation)
+    assert float(alpha[0, 2]) == pytest.approx(4 * calls, rel=0.02) and float(beta[0, 2]) == pytest.approx(
+        8 * calls, rel=0.02
+    )
 
 
 def test_gymnasium_s_checker_passes(ldm: LDM, batch: Batch, metrics: Metrics) -> None:
