@@ -42,17 +42,18 @@ class Collection:
     """What a call of `collect` did."""
 
     url: str
+    behavior: str  # its id
     units: int
     resumed: int  # of these, published by an earlier call
     episodes: int
 
 
 def behavior(config: CollectConfig, nfe_max: int) -> tuple[Policy, str]:
-    """The behaviour policy and its id."""
+    """The first behaviour's policy and its id."""
     if not config.policy:
         alpha, beta = config.concentrations
-        name = f"{config.behavior}-{digest(alpha, beta)[:12]}"
-        if config.behavior == "broad":
+        name = f"{config.behaviors[0]}-{digest(alpha, beta)[:12]}"
+        if config.behaviors[0] == "broad":
             return BroadPolicy(SPEC, alpha, beta), name
         return PacedPolicy(SPEC, alpha, beta, nfe_max), name
     network, facts = load_policy(config.policy)
@@ -75,10 +76,10 @@ def collect(
     weights: RewardWeights,
     advance: Callable[[int, int], None] = lambda done, total: None,
 ) -> Collection:
-    """Roll out every unit that is not published yet and publish it. `advance(done, total)` hears of episodes.
+    """Roll out, under the first behaviour, every unit that is not published yet, and publish it.
 
-    Rewards of one unit are computed, and its shard is written, while the next unit is being denoised. Raises UserError
-    when images, LDM or policy do not fit; what was published before stays.
+    `advance(done, total)` hears of episodes. Rewards of one unit are computed, and its shard is written, while the next
+    unit is being denoised. Raises UserError when images, LDM or policy do not fit; what was published before stays.
     """
     ldm.require(data.size, data.scale)
     refs = open_images(data.source, data.train_split, data.classes, config.images, data.seed)
@@ -114,7 +115,7 @@ def collect(
         if waiting is not None:
             done += waiting.result()
             advance(done, total)
-    return Collection(config.out, len(units), len(published), total)
+    return Collection(config.out, behavior_id, len(units), len(published), total)
 
 
 def part_of(starts: range, part: str) -> range:

@@ -1,10 +1,10 @@
 """How much is collected, and how the collector behaves."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import BeforeValidator, Field, NonNegativeInt, PositiveFloat, PositiveInt
 
 from orl_ldm.config import STRICT
 
@@ -29,12 +29,12 @@ def is_part(value: object) -> object:
 class CollectConfig:
     """How much to collect, and how to behave.
 
-    `policy`: a policy folder to explore around (its concentrations times `spread`), or empty for `behavior`: "broad",
-    the same Beta in every decision, mostly for few calls, or "paced", calls that lie evenly in t, up to nfe_max of
-    them. Their concentrations per action (step, eta, detail, fidelity) are `alpha` and `beta`, by default those of
-    BEHAVIORS. `prefer` turns the dial of a policy that was trained with one. `part` "2/3" is every third unit of work
-    from the second on: three machines or processes that have a part each publish what one would, in one buffer or in
-    three.
+    `policy`: a policy folder to explore around (its concentrations times `spread`), or empty for `behaviors`, each
+    with `rollouts` of every image: "broad", the same Beta in every decision, mostly for few calls, and "paced", calls
+    that lie evenly in t, up to nfe_max of them. Their concentrations per action (step, eta, detail, fidelity) are
+    `alpha` and `beta`, by default those of BEHAVIORS. `prefer` turns the dial of a policy that was trained with one.
+    `part` "2/3" is every third unit of work from the second on: three machines or processes that have a part each
+    publish what one would, in one buffer or in three.
     """
 
     __pydantic_config__ = STRICT
@@ -50,12 +50,17 @@ class CollectConfig:
     policy: str = ""
     prefer: str = ""
     spread: PositiveFloat = 0.5
-    behavior: Literal["broad", "paced"] = "broad"
+    behaviors: Annotated[tuple[Literal["broad", "paced"], ...], Field(min_length=1)] = ("broad",)
     alpha: Concentrations | None = None
     beta: Concentrations | None = None
 
     @property
     def concentrations(self) -> tuple[Concentrations, Concentrations]:
-        """alpha and beta in force."""
-        alpha, beta = BEHAVIORS[self.behavior]
+        """alpha and beta in force, of the first behaviour."""
+        alpha, beta = BEHAVIORS[self.behaviors[0]]
         return self.alpha or alpha, self.beta or beta
+
+    def each(self) -> tuple["CollectConfig", ...]:
+        """One configuration for each behaviour; around a policy there is but one way to explore."""
+        names = self.behaviors[:1] if self.policy else self.behaviors
+        return tuple(replace(self, behaviors=(name,)) for name in names)
