@@ -12,6 +12,9 @@ import numpy as np
 import pytest
 
 from orl_ldm.buffer import Transitions, read
+from orl_ldm.buffer.selection import Selection
+from orl_ldm.buffer.summary import summarize
+from orl_ldm.buffer.verification import verify
 from orl_ldm.collect.collector import collect
 from orl_ldm.collect.config import CollectConfig
 from orl_ldm.diffusion.config import SamplerConfig
@@ -80,6 +83,22 @@ def test_machines_with_a_part_each_publish_what_one_would(
     same_episodes(found, undisturbed)
     with pytest.raises(UserError, match=r"collect\.part is '3/2'; of 2 parts, give 1/2 to 2/2"):
         run(tmp_path, ldm, data, replace(CONFIG, part="3/2"))
+
+
+def test_behaviours_are_told_apart_in_one_buffer(tmp_path: Path, ldm: LDM, data: DataConfig) -> None:
+    both = replace(CONFIG, images=4, behaviors=("broad", "paced"))
+    for config in both.each():
+        found = run(tmp_path, ldm, data, config)
+    assert verify(tmp_path) == []
+    assert sum(summarize(tmp_path).behaviors.values()) == 2 * 4 * CONFIG.rollouts
+    assert len({name for name, _ in summarize(tmp_path).behaviors}) == 2
+    paced = read(tmp_path, select=Selection(behaviors=(found_behavior(tmp_path, "paced"),)))
+    assert 0 < len(paced) < len(found)
+    assert replace(both, policy="somewhere").each() == (replace(both, policy="somewhere", behaviors=("broad",)),)
+
+
+def found_behavior(folder: Path, kind: str) -> str:
+    return next(name for name, _ in summarize(folder).behaviors if name.startswith(kind))
 
 
 def test_units_and_codecs_change_nothing(tmp_path: Path, ldm: LDM, data: DataConfig, undisturbed: Transitions) -> None:
