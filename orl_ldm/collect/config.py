@@ -19,7 +19,7 @@ BEHAVIORS: dict[str, tuple[Concentrations, Concentrations]] = {
 
 
 def is_part(value: object) -> object:
-    """ "K/N", or ValueError."""
+    """A part, K/N. Raises ValueError for anything else."""
     if not isinstance(value, str) or re.fullmatch(r"[1-9][0-9]*/[1-9][0-9]*", value, re.ASCII) is None:
         raise ValueError("give K/N, such as 2/3 for the second of three parts")
     return value
