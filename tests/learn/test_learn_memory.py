@@ -85,9 +85,13 @@ def test_a_buffer_of_twice_the_memory_limit_gives_the_same_policy(tmp_path: Path
     """The process really may not take more memory than the limit, in which the buffer does not fit otherwise."""
     write(tmp_path / "buffer", SHARDS)
     cache = tmp_path / "cache"
+    places = {"PYTHONPATH": os.pathsep.join(sys.path), "ORL_LDM_CACHE": str(cache)}
+    one_heap = {
+        "MALLOC_ARENA_MAX": "1"
+    }  # what threads set aside for themselves depends on how they happen to take turns
     done = subprocess.run(
         [sys.executable, "-c", TRAIN, str(tmp_path / "buffer"), str(tmp_path), str(LIMIT)],
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "ORL_LDM_CACHE": str(cache)},
+        env=os.environ | places | one_heap,
         capture_output=True,
         text=True,
         check=False,
