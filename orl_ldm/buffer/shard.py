@@ -149,12 +149,11 @@ def content_problems(found: Columns, shard: Sidecar, finite: Collection[str] = (
     Columns in `finite` have been found to hold finite numbers only.
     """
     problems = rules.column_problems(found, shard.header, shard.images, finite)
-    if problems:
-        return problems
-    episodes = np.count_nonzero(found["terminals"] | found["timeouts"])
-    return (
-        [] if episodes == shard.episodes else [f"has {episodes} episodes where its sidecar declares {shard.episodes}"]
-    )
+    if not problems:
+        episodes = np.count_nonzero(found["terminals"] | found["timeouts"])
+        if episodes != shard.episodes:
+            problems = [f"has {episodes} episodes where its sidecar declares {shard.episodes}"]
+    return problems
 
 
 def check_size(store: Store, entries: Mapping[str, Entry], shard: Sidecar) -> None:

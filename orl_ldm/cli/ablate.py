@@ -36,7 +36,8 @@ LESS: dict[str, tuple[str, ...]] = {
     **{f"1/{part} of the images": (f"train.share={1 / part}",) for part in (2, 4, 8, 16)},
 }
 
-#: The same for algorithms, each on the pipeline's reward setting alone: the dial is the default algorithm's.
+#: The same for algorithms, which are run when they are named: some take long, and most need d3rlpy. Each learns for the
+#: pipeline's reward setting alone: the dial is the default algorithm's.
 ALGORITHMS: dict[str, tuple[str, ...]] = {
     f"by {algo}, no dial": (f'train.algo="{algo}"', "train.dial=false") for algo in get_args(Algorithm)
 }
@@ -69,7 +70,7 @@ def ablate(
     folder = Path(out or f"runs/{pipeline.name}/ablation")
     base = [*settings, f"train.buffers={quoted(buffers_after(pipeline, rounds))}"]
     runs = {}
-    for variant in only or known:
+    for variant in only or [variant for variant in known if variant not in ALGORITHMS]:
         for seed in seeds:
             run = folder / "".join(c if c.isalnum() else "-" for c in variant) / f"seed-{seed}"
             console.print(f"{variant}, seed {seed}", highlight=False)

@@ -106,7 +106,7 @@ def ablate(
     seeds: Annotated[int, typer.Option(help="Training seeds, counted from the first.", min=1)] = 5,
     first_seed: Annotated[int, typer.Option(help="The first of them.", min=0)] = 0,
     prefer: Annotated[str, typer.Option(help="What is compared, and what a dial is turned to.")] = "balanced",
-    only: Annotated[list[str], typer.Option(help="A variant's name; all of them by default. Repeatable.")] = [],  # noqa: B006
+    only: Annotated[list[str], typer.Option(help="A variant (repeatable); default: all but other algorithms.")] = [],  # noqa: B006
     out: Annotated[str, typer.Option(help="Where trainings and tables go; runs/<name>/ablation by default.")] = "",
     settings: SetOption = [],  # noqa: B006
 ) -> None:

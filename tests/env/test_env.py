@@ -38,10 +38,8 @@ def test_a_paced_behaviour_goes_down_evenly(first: float, calls: int) -> None:
         observation[0, FEATURES.index("position/nfe_left")] = 1 - len(visited) / 20
         t *= float(mean_action(policy, observation)[0, 0].clamp(0, 1))
     np.testing.assert_allclose(visited, [1 - (k + 1) / calls for k in range(calls - 1)], atol=0.01)
-    alpha, beta = policy.concentrations(observation)
-    assert float(alpha[0, 2]) == pytest.approx(4 * calls, rel=0.02) and float(beta[0, 2]) == pytest.approx(
-        8 * calls, rel=0.02
-    )
+    alpha, beta = (float(one[0, 2]) for one in policy.concentrations(observation))
+    assert (alpha, beta) == (pytest.approx(4 * calls, rel=0.02), pytest.approx(8 * calls, rel=0.02))
 
 
 def test_gymnasium_s_checker_passes(ldm: LDM, batch: Batch, metrics: Metrics) -> None:

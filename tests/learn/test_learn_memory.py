@@ -86,9 +86,7 @@ def test_a_buffer_of_twice_the_memory_limit_gives_the_same_policy(tmp_path: Path
     write(tmp_path / "buffer", SHARDS)
     cache = tmp_path / "cache"
     places = {"PYTHONPATH": os.pathsep.join(sys.path), "ORL_LDM_CACHE": str(cache)}
-    one_heap = {
-        "MALLOC_ARENA_MAX": "1"
-    }  # what threads set aside for themselves depends on how they happen to take turns
+    one_heap = {"MALLOC_ARENA_MAX": "1"}  # what threads set aside for themselves depends on how they take turns
     done = subprocess.run(
         [sys.executable, "-c", TRAIN, str(tmp_path / "buffer"), str(tmp_path), str(LIMIT)],
         env=os.environ | places | one_heap,
