@@ -48,7 +48,8 @@ def value_loss(values: Tensor, old_values: Tensor, returns: Tensor, clip: float)
 def value_gradient(values: Tensor, old_values: Tensor, returns: Tensor, clip: float) -> Tensor:
     """Gradient (B,) of `value_loss` in the values: none where the clipped error is the larger."""
     error = values - returns
-    clipped = (values - old_values).clamp_(-clip, clip).add_(old_values).sub_(returns)
+    moved = values - old_values
+    clipped = moved.clamp(-clip, clip).sub_(moved).add_(error)  # (equal to the error, without rounding, where unclipped)
     return error.masked_fill_(clipped.abs() > error.abs(), 0.0).div_(len(error))
 
 

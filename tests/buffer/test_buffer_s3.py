@@ -96,6 +96,7 @@ def test_what_is_written_to_s3_is_read_and_pulled_from_it(
     assert sent == {path.relative_to(kept): path.read_bytes() for path in kept.rglob("*") if path.is_file()}
 
 
+@pytest.mark.timeout(900)  # a minute or so, but many processes are started on a busy machine
 @pytest.mark.parametrize(
     ("role", "codec_name", "kills"),
     [("push", "hdf5", 10), ("push", "zarr", 10), ("write", "hdf5", 50), ("write", "zarr", 50)],

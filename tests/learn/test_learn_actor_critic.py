@@ -103,6 +103,13 @@ def test_gradients_of_the_losses_are_autograd_s() -> None:
     assert 0 < int((log_ratio.grad == 0).sum()) < ROWS and 0 < int((values.grad == 0).sum()) < ROWS
 
 
+def test_values_that_are_not_clipped_keep_their_gradient_whatever_is_rounded() -> None:
+    generator = torch.Generator().manual_seed(2)
+    old, returns = torch.randn(2, 1000, generator=generator)
+    values = old + 0.2 * (2 * torch.rand(1000, generator=generator) - 1)
+    torch.testing.assert_close(value_gradient(values, old, returns, 0.25), (values - returns) / 1000)
+
+
 @pytest.mark.parametrize("entropy_coefficient", [0.0, 0.1])
 def test_an_update_is_that_of_autograd_and_torch_s_adam(entropy_coefficient: float) -> None:
     config = PPOConfig(entropy_coefficient=entropy_coefficient, max_grad_norm=0.1, learning_rate=0.01)
