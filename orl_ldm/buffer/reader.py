@@ -97,7 +97,7 @@ def _load(found: Sequence[Found], bad: dict[str, str], limit: int) -> tuple[_Arr
     specs = field_specs(found[0].sidecar.header)
     stops = np.cumsum([one.sidecar.rows for one in found])
     folder = memory.folder_for(int(stops[-1]) * sum(spec.row_bytes for spec in specs), limit)
-    columns = {spec.name: memory.empty((int(stops[-1]), *spec.shape), spec.dtype, folder) for spec in specs}
+    columns = memory.columns(specs, int(stops[-1]), folder)
     parts = [
         {name: column[stop - one.sidecar.rows : stop] for name, column in columns.items()}
         for one, stop in zip(found, stops, strict=True)
@@ -162,8 +162,7 @@ def _first_of_each(collection: npt.NDArray[np.int64], episode: npt.NDArray[np.in
     first = np.ones(len(episode), dtype=np.bool_)
     for number in range(collection.max() + 1):
         places = np.flatnonzero(collection == number)
-        ordered = np.sort(episode[places])
-        if (ordered[1:] == ordered[:-1]).any():
+        if rules.repeated(episode[places]) is not None:
             first[places] = False
             first[places[np.unique(episode[places], return_index=True)[1]]] = True
     return first

@@ -3,27 +3,27 @@
 Legend: N rows (transitions), E episodes, F observation features, A action dimensions, T raw reward terms.
 """
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from orl_ldm.buffer.schema import Columns, Header, ImageRef, field_specs
+from orl_ldm.buffer.schema import Columns, Header, field_specs
 
 #: Facts that may differ between shards that are read together: who acted, with which noise, with which packages.
 MAY_DIFFER = frozenset({"behavior_id", "seed", "packages"})
 
 
 def column_problems(
-    columns: Columns, header: Header, images: Iterable[ImageRef], finite: Collection[str] = ()
+    columns: Columns, header: Header, image_ids: Sequence[int], finite: Collection[str] = ()
 ) -> list[str]:
-    """Every reason why these columns are no shard under this header; [] when they are.
+    """Every reason why these columns are no shard of these images under this header; [] when they are.
 
     Each reason continues a sentence that starts with the shard's name. Checks of content follow only when names,
     dtypes and shapes are right. Columns in `finite` have been found to hold finite numbers only.
     """
-    return list(_form_problems(columns, header)) or list(_content_problems(columns, header, images, finite))
+    return list(_form_problems(columns, header)) or list(_content_problems(columns, header, image_ids, finite))
 
 
 def header_differences(one: Header, other: Header, may_differ: Iterable[str] = MAY_DIFFER) -> list[str]:
@@ -56,9 +56,18 @@ def episode_bounds(columns: Columns) -> npt.NDArray[np.int64]:
 def is_finite(column: npt.NDArray[np.float32]) -> bool:
     """Whether every number is finite. A sum of squares that is finite proves it at the speed of memory."""
     flat = column.reshape(-1)
-    blocks = (flat[start : start + 2**16] for start in range(0, flat.size, 2**16))  # (each stays in the cache)
+    blocks = (flat[start : start + 2**18] for start in range(0, flat.size, 2**18))  # (each stays in the cache)
     with np.errstate(over="ignore", invalid="ignore"):
         return all(np.isfinite(np.dot(block, block)) or bool(np.isfinite(block).all()) for block in blocks)
+
+
+def repeated(ids: npt.NDArray[np.int64]) -> int | None:
+    """The least id that occurs more than once; None when all differ."""
+    if (ids[1:] > ids[:-1]).all():
+        return None  # as is most often so, and quicker to see than to sort
+    ordered = np.sort(ids)
+    again = np.flatnonzero(ordered[1:] == ordered[:-1])
+    return int(ordered[again[0]]) if len(again) else None
 
 
 def _form_problems(columns: Columns, header: Header) -> Iterator[str]:
@@ -78,14 +87,14 @@ def _form_problems(columns: Columns, header: Header) -> Iterator[str]:
 
 
 def _content_problems(
-    columns: Columns, header: Header, images: Iterable[ImageRef], finite: Collection[str]
+    columns: Columns, header: Header, image_ids: Sequence[int], finite: Collection[str]
 ) -> Iterator[str]:
     for name, column in columns.items():
         if column.dtype.kind == "f" and name not in finite and not is_finite(column):
             yield f"has a value in {name!r} on row {_first(~np.isfinite(column))} that is not finite"
     yield from _action_problems(columns["actions"], header)
     yield from _episode_problems(columns)
-    yield from _image_problems(columns, images)
+    yield from _image_problems(columns["image_id"], image_ids)
 
 
 def _action_problems(actions: npt.NDArray[np.float32], header: Header) -> Iterator[str]:
@@ -128,28 +137,22 @@ def _episode_problems(columns: Columns) -> Iterator[str]:
         changed = columns[name][1:] != columns[name][:-1]  # (N - 1,)
         if (row := _first(changed & ~ends[:-1])) is not None:
             yield f"has another {name!r} on row {row + 1} though no episode ended on the row before"
-    if (number := _repeated(columns["episode_id"].take(last))) is not None:
+    if (number := repeated(columns["episode_id"].take(last))) is not None:
         yield f"has more than one end in episode {number}, or its rows are not contiguous"
 
 
-def _image_problems(columns: Columns, images: Iterable[ImageRef]) -> Iterator[str]:
-    listed = [image.image_id for image in images]
-    if listed and not -(2**63) <= min(listed) <= max(listed) < 2**63:
-        yield f"lists an image id that does not fit in 64 bits ({min(listed)} to {max(listed)})"
+def _image_problems(ids: npt.NDArray[np.int64], image_ids: Sequence[int]) -> Iterator[str]:
+    try:
+        listed = np.array(image_ids, dtype=np.int64)
+    except OverflowError:
+        yield f"lists an image id that does not fit in 64 bits ({min(image_ids)} to {max(image_ids)})"
         return
-    if (number := _repeated(np.array(listed, dtype=np.int64))) is not None:
+    if (number := repeated(listed)) is not None:
         yield f"lists image {number} twice"
-    ids = columns["image_id"]
-    changed = np.append(True, ids[1:] != ids[:-1])  # (N,) the first row of each run of an image
-    if unknown := set(ids[changed].tolist()) - set(listed):
-        yield f"has rows of image {min(unknown)}, which is not in its list of images"
-
-
-def _repeated(ids: npt.NDArray[np.int64]) -> int | None:
-    """The least id that occurs more than once; None when all differ."""
-    ordered = np.sort(ids)
-    again = np.flatnonzero(ordered[1:] == ordered[:-1])
-    return int(ordered[again[0]]) if len(again) else None
+    runs = ids[np.append(True, ids[1:] != ids[:-1])]  # the image of each run of rows
+    unknown = runs[~np.isin(runs, listed)]
+    if len(unknown):
+        yield f"has rows of image {unknown.min()}, which is not in its list of images"
 
 
 def _first(wrong: npt.NDArray[np.bool_]) -> int | None:

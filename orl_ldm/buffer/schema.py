@@ -5,19 +5,19 @@ Legend: N rows (transitions), F observation features, A action dimensions, T raw
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, overload
 
 import numpy as np
 import numpy.typing as npt
 
 from orl_ldm.errors import UserError
 
-SCHEMA_VERSION: int = 2
+SCHEMA_VERSION: int = 3
 
-#: What readers read. Schema 1 had SHA-256 digests and no signatures; `convert` rewrites it in the present one.
-READABLE_SCHEMAS = (1, 2)
+#: What readers read. Schema 1 had SHA-256 digests and no signatures, 2 had no checksums.
+READABLE_SCHEMAS = (1, 2, 3)
 
 #: A shard is one unit of work; one that is larger than this, on disk or in memory, is a mistake or an attack.
 MAX_SHARD_BYTES = 2**30
@@ -67,14 +67,41 @@ class FieldSpec:
 
 
 class ImageRef(NamedTuple):
-    """The image that an episode worked on: its id in this collection, its file or dataset name, its scene class.
-
-    A tuple because shards list thousands of them, which dataclasses take several times as long to make.
-    """
+    """The image that an episode worked on: its id in this collection, its file or dataset name, its scene class."""
 
     image_id: int  # 64 bits, signed
     name: str
     scene: str
+
+
+@dataclass(frozen=True)
+class Images(Sequence[ImageRef]):
+    """Images as a tuple for each of their facts, all of one length: shards list thousands, few are ever looked at."""
+
+    image_id: tuple[int, ...]
+    name: tuple[str, ...]
+    scene: tuple[str, ...]
+
+    @staticmethod
+    def of(images: Iterable[ImageRef]) -> "Images":
+        """From images one by one."""
+        listed = list(images)
+        return Images(
+            tuple(int(image.image_id) for image in listed),  # NumPy's integers are no JSON
+            tuple(image.name for image in listed),
+            tuple(image.scene for image in listed),
+        )
+
+    def __len__(self) -> int:
+        return len(self.image_id)
+
+    @overload
+    def __getitem__(self, index: int) -> ImageRef: ...
+    @overload
+    def __getitem__(self, index: slice) -> "Images": ...
+    def __getitem__(self, index: int | slice) -> "ImageRef | Images":
+        one = (self.image_id[index], self.name[index], self.scene[index])
+        return Images(*one) if isinstance(index, slice) else ImageRef(*one)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
@@ -135,9 +162,10 @@ class Sidecar:
     rows: int
     episodes: int
     bytes: int  # of all data files together
-    digest: str  # hex; see codec.digest
+    digest: str  # hex; a cryptographic hash of the data, see codec.DIGESTS
+    checksum: str  # hex; a faster hash of the same, none (empty) before schema 3; see codec.CHECKSUM
     fields: tuple[FieldSpec, ...]
-    images: tuple[ImageRef, ...]
+    images: Images
 
     @property
     def data(self) -> str:

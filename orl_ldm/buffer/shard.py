@@ -8,9 +8,9 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import numpy as np
 
-from orl_ldm.buffer import codec, rules, sidecar, straight
+from orl_ldm.buffer import codec, rules, sidecar, signing, straight
 from orl_ldm.buffer.local import TEMPORARY, Pieces
-from orl_ldm.buffer.schema import Columns, ShardError, Sidecar, is_shard_name
+from orl_ldm.buffer.schema import Columns, Header, ShardError, Sidecar, is_shard_name
 from orl_ldm.buffer.store import Entry, Store, StoreAwayError
 from orl_ldm.errors import UserError
 
@@ -49,17 +49,21 @@ def names(entries: Mapping[str, Entry]) -> list[str]:
 
 def sidecars(store: Store, entries: Mapping[str, Entry], wanted: Sequence[str]) -> dict[str, Sidecar | ShardError]:
     """The sidecar of each shard, or what is wrong with it."""
-    return dict(zip(wanted, store.each(lambda name: _outcome(store, entries, name), wanted), strict=True))
+    like: Header | None = None
+
+    def outcome(name: str) -> Sidecar | ShardError:
+        nonlocal like
+        try:
+            found = _sidecar(store, entries, name, like)
+        except ShardError as error:
+            return error
+        like = found.header
+        return found
+
+    return dict(zip(wanted, store.each(outcome, wanted), strict=True))
 
 
-def _outcome(store: Store, entries: Mapping[str, Entry], name: str) -> Sidecar | ShardError:
-    try:
-        return _sidecar(store, entries, name)
-    except ShardError as error:
-        return error
-
-
-def _sidecar(store: Store, entries: Mapping[str, Entry], name: str) -> Sidecar:
+def _sidecar(store: Store, entries: Mapping[str, Entry], name: str, like: Header | None) -> Sidecar:
     if not is_shard_name(name):
         raise ShardError("has a name that is not allowed (letters, digits, . _ - only, at most 128)")
     path = name + SIDECAR_SUFFIX
@@ -67,7 +71,7 @@ def _sidecar(store: Store, entries: Mapping[str, Entry], name: str) -> Sidecar:
     if entry.kind != "file" or entry.size > sidecar.MAX_SIDECAR_BYTES:
         raise ShardError(f"has a sidecar that is no file of at most {sidecar.MAX_SIDECAR_BYTES} bytes")
     with _reading("a sidecar"):
-        return sidecar.loads(store.read([path])[path], name)
+        return sidecar.loads(store.read([path])[path], name, like)
 
 
 @contextlib.contextmanager
@@ -87,37 +91,53 @@ def has_data(entries: Mapping[str, Entry], shard: Sidecar) -> bool:
     return entry is not None and entry.kind == ("file" if shard.codec == "hdf5" else "directory")
 
 
-def columns(store: Store, entries: Mapping[str, Entry], shard: Sidecar) -> Columns:
-    """The parsed columns, not yet judged by `rules`. Raises ShardError, saying why they cannot be trusted."""
+def columns(store: Store, entries: Mapping[str, Entry], shard: Sidecar, fast: bool = False) -> Columns:
+    """The parsed columns, not yet judged by `rules`. Raises ShardError, saying why they cannot be trusted.
+
+    Their digest is checked and their checksum or, if `fast`, the latter alone.
+    """
     with _reading("data"):
-        files = _verified_files(store, entries, shard)
+        files = _verified_files(store, entries, shard, fast)
     return codec.decode(shard.codec, files, shard.fields, shard.rows)
 
 
 def fill(store: Store, entries: Mapping[str, Entry], shard: Sidecar, into: Columns) -> None:
-    """Fetch a shard that keeps every rule into its columns. Raises ShardError with the first reason otherwise."""
+    """Fetch a shard that keeps every rule into its columns. Raises ShardError with the first reason otherwise.
+
+    Without a key, which makes a digest worth more than a checksum, the checksum alone is looked at.
+    """
     path, finite = store.local(shard.data), frozenset[str]()
+    fast = signing.key() is None
     with _reading("data"):
-        filled = straight.fill(path, shard, into) if path is not None and shard.codec == "hdf5" else None
+        if path is not None and shard.codec == "hdf5":
+            filled = straight.fill(path, shard, into, _expected(shard, fast))
+        else:
+            filled = None
     if filled is None:
-        for name, column in columns(store, entries, shard).items():
+        for name, column in columns(store, entries, shard, fast).items():
             into[name][...] = column
     else:
-        digest, finite = filled
-        _check_digest(digest, shard)
+        found, finite = filled
+        _check_hashes(found, shard, fast)
         for name in ("terminals", "timeouts"):
             codec.check_booleans(into[name].view(np.uint8), name)
     _refuse_broken(into, shard, finite)
 
 
-def _verified_files(store: Store, entries: Mapping[str, Entry], shard: Sidecar) -> codec.Files:
+def _verified_files(store: Store, entries: Mapping[str, Entry], shard: Sidecar, fast: bool = False) -> codec.Files:
     files = _files(store, entries, shard)
-    _check_digest(codec.digest(codec.whole(files), shard.schema), shard)
+    _check_hashes(codec.hashed(codec.whole(files), *_expected(shard, fast)), shard, fast)
     return files
 
 
-def _check_digest(digest: str, shard: Sidecar) -> None:
-    if digest != shard.digest:
+def _expected(shard: Sidecar, fast: bool) -> dict[codec.Hash, str]:
+    """What the data must hash to, by what: checksum alone if `fast` and there is one, or else everything there is."""
+    checksum = {codec.CHECKSUM: shard.checksum} if shard.checksum else {}
+    return checksum if fast and checksum else {codec.DIGESTS[shard.schema]: shard.digest} | checksum
+
+
+def _check_hashes(found: tuple[str, ...], shard: Sidecar, fast: bool) -> None:
+    if found != tuple(_expected(shard, fast).values()):
         raise ShardError(f"has data that do not match their digest: {shard.data} was damaged or replaced")
 
 
@@ -148,7 +168,7 @@ def content_problems(found: Columns, shard: Sidecar, finite: Collection[str] = (
 
     Columns in `finite` have been found to hold finite numbers only.
     """
-    problems = rules.column_problems(found, shard.header, shard.images, finite)
+    problems = rules.column_problems(found, shard.header, shard.images.image_id, finite)
     if not problems:
         episodes = np.count_nonzero(found["terminals"] | found["timeouts"])
         if episodes != shard.episodes:

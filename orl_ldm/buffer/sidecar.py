@@ -7,18 +7,19 @@ The text seals itself: its last key, `seal`, is the SHA-256 of all the bytes bef
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from functools import partial
+from collections.abc import Iterable, Mapping
 from typing import Any, NoReturn, TypeVar, get_args
 
 from orl_ldm.buffer import signing
 from orl_ldm.buffer.schema import (
     MAX_SHARD_BYTES,
     READABLE_SCHEMAS,
+    SCHEMA_VERSION,
     CodecName,
     FieldSpec,
     Header,
     ImageRef,
+    Images,
     OtherSchemaError,
     ShardError,
     Sidecar,
@@ -33,19 +34,22 @@ MAX_SIDECAR_BYTES = 2**24
 
 _IMAGE_KEYS = ImageRef._fields
 
+#: Keys that sidecars of earlier schemas do not have.
+_ABSENT: Mapping[int, set[str]] = {1: {"signature", "checksum"}, 2: {"checksum"}}
+
 _SIGNATURE = b'"signature": "'
 _SEAL = b'"seal": "'
 _END = b'"\n}\n'
 _AFTER_SIGNATURE = re.compile(rb'[0-9a-f]{64}",\s*"seal": "[0-9a-f]{64}"\n}\n')
-_HEX = re.compile(r"[0-9a-f]{64}")
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+_CHECKSUM = re.compile(r"[0-9a-f]{32}")
 _T = TypeVar("_T")
 
 
 def dumps(sidecar: Sidecar) -> bytes:
     """The sidecar's file content: UTF-8 JSON, the same bytes for the same sidecar and key on every machine."""
-    images = {key: [getattr(image, key) for image in sidecar.images] for key in _IMAGE_KEYS}
-    images["image_id"] = list(map(int, images["image_id"]))  # NumPy's integers are no JSON
-    body = vars(sidecar) | {"header": vars(sidecar.header), "fields": list(map(vars, sidecar.fields)), "images": images}
+    parts = {"header": vars(sidecar.header), "fields": list(map(vars, sidecar.fields)), "images": vars(sidecar.images)}
+    body = vars(sidecar) | parts
     head = json.dumps(body, allow_nan=False)[:-1].encode() + b",\n "
     secret = signing.key()
     head += _SIGNATURE + (signing.sign(secret, head).encode() if secret else b"") + b'",\n '
@@ -57,9 +61,10 @@ def sealed(head: bytes) -> bytes:
     return head + _SEAL + hashlib.sha256(head).hexdigest().encode() + _END
 
 
-def loads(content: bytes, name: str) -> Sidecar:
+def loads(content: bytes, name: str, like: Header | None = None) -> Sidecar:
     """The sidecar of shard `name` from its file's content, signed with this process's key if it has one.
 
+    Where its header says what `like` says, it is `like`: shards of a collection repeat it, and it may be long.
     Raises ShardError, saying what is wrong with it.
     """
     if len(content) > MAX_SIDECAR_BYTES:
@@ -68,14 +73,15 @@ def loads(content: bytes, name: str) -> Sidecar:
     schema = _take(doc, "schema", int)
     if schema not in READABLE_SCHEMAS:
         raise OtherSchemaError(
-            f"is in schema {schema} but this version reads schema {' and '.join(map(str, READABLE_SCHEMAS))}: "
+            f"is in schema {schema} but this version reads schema {', '.join(map(str, READABLE_SCHEMAS))}: "
             "read it with the orl_ldm that wrote it, or collect it again"
         )
     _check_seal(content, _take(doc, "seal", str))
     if schema == 1:
         doc["digest"] = doc.pop("sha256", None)
-    _check_keys(doc, {*Sidecar.__dataclass_fields__, "seal", *(() if schema == 1 else ("signature",))}, "sidecar")
-    _check_signature(content, "" if schema == 1 else _take(doc, "signature", str))
+    absent = _ABSENT.get(schema, set())
+    _check_keys(doc, {*Sidecar.__dataclass_fields__, "signature", "seal"} - absent, "sidecar")
+    _check_signature(content, "" if "signature" in absent else _take(doc, "signature", str))
     codec = _take(doc, "codec", str)
     if codec not in get_args(CodecName):
         raise ShardError(f"has the unknown codec {_short(codec)}; known are {', '.join(get_args(CodecName))}")
@@ -83,13 +89,14 @@ def loads(content: bytes, name: str) -> Sidecar:
         schema=schema,
         name=_take(doc, "name", str),
         codec=codec,  # type: ignore[arg-type]  # checked above
-        header=_header(_take(doc, "header", dict)),
+        header=_header(_take(doc, "header", dict), like),
         rows=_take(doc, "rows", int),
         episodes=_take(doc, "episodes", int),
         bytes=_take(doc, "bytes", int),
         digest=_take(doc, "digest", str),
+        checksum="" if "checksum" in absent else _take(doc, "checksum", str),
         fields=tuple(_field(field) for field in _take(doc, "fields", list)),
-        images=tuple(map(_image, _take(doc, "images", list)) if schema == 1 else _images(_take(doc, "images", dict))),
+        images=_listed_images(_take(doc, "images", list)) if schema == 1 else _images(_take(doc, "images", dict)),
     )
     _check(sidecar, name)
     return sidecar
@@ -138,8 +145,10 @@ def _check_signature(content: bytes, signature: str) -> None:
 def _check(sidecar: Sidecar, name: str) -> None:
     if not is_shard_name(sidecar.name) or sidecar.name != name:
         raise ShardError(f"has the sidecar of {_short(sidecar.name)}: files were renamed or swapped; copy them again")
-    if _HEX.fullmatch(sidecar.digest) is None:
+    if _DIGEST.fullmatch(sidecar.digest) is None:
         raise ShardError(f"declares the digest {_short(sidecar.digest)}, which is not 64 lower-case hex digits")
+    if sidecar.schema == SCHEMA_VERSION and _CHECKSUM.fullmatch(sidecar.checksum) is None:
+        raise ShardError(f"declares the checksum {_short(sidecar.checksum)}, which is not 32 lower-case hex digits")
     if sidecar.fields != field_specs(sidecar.header):
         raise ShardError(f"declares other columns than schema {sidecar.schema} requires under its header")
     memory = sidecar.rows * sum(field.row_bytes for field in sidecar.fields)
@@ -153,7 +162,9 @@ def _check(sidecar: Sidecar, name: str) -> None:
         raise ShardError(f"declares columns of {memory} bytes in {sidecar.bytes} bytes of data, which cannot be")
 
 
-def _header(doc: Mapping[str, Any]) -> Header:
+def _header(doc: Mapping[str, Any], like: Header | None) -> Header:
+    if like is not None and doc == {key: list(v) if isinstance(v, tuple) else v for key, v in vars(like).items()}:
+        return like
     _check_keys(doc, set(Header.__dataclass_fields__), "header")
     for key in ("feature_names", "action_names", "term_names"):
         _check_items(key, _take(doc, key, list), str)
@@ -178,12 +189,17 @@ def _field(doc: object) -> FieldSpec:
     return FieldSpec(_take(entry, "name", str), _take(entry, "dtype", str), tuple(shape))
 
 
+def _listed_images(docs: list[object]) -> Images:
+    """Images from an object for each."""
+    return Images.of(map(_image, docs))
+
+
 def _image(doc: object) -> ImageRef:
     entry = _object(doc, _IMAGE_KEYS, "ImageRef")
     return ImageRef(_take(entry, "image_id", int), _take(entry, "name", str), _take(entry, "scene", str))
 
 
-def _images(doc: Mapping[str, Any]) -> Iterator[ImageRef]:
+def _images(doc: Mapping[str, Any]) -> Images:
     """Images from a list for each of their facts."""
     _check_keys(doc, set(_IMAGE_KEYS), "list of images")
     lists = [_take(doc, key, list) for key in _IMAGE_KEYS]
@@ -191,7 +207,7 @@ def _images(doc: Mapping[str, Any]) -> Iterator[ImageRef]:
         _check_items(key, items, kind)
     if len(set(map(len, lists))) > 1:
         raise ShardError(f"has images that cannot be: {', '.join(_IMAGE_KEYS)} are lists of different lengths")
-    return map(partial(tuple.__new__, ImageRef), zip(*lists, strict=True))  # in C: there are many images
+    return Images(*map(tuple, lists))
 
 
 def _object(doc: object, keys: Iterable[str], what: str) -> dict[str, Any]:

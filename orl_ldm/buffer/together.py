@@ -2,10 +2,11 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from orl_ldm.buffer import rules, shard
-from orl_ldm.buffer.schema import ImageRef, Sidecar
+from orl_ldm.buffer.schema import ImageRef, Images, Sidecar
 from orl_ldm.buffer.store import Entry, Store
 from orl_ldm.errors import UserError
 
@@ -54,18 +55,42 @@ def check_headers(found: Sequence[Found]) -> None:
             raise UserError(f"{other} does not go with {found[0]}: its {differences[0]}; keep them in separate buffers")
 
 
-def images(found: Sequence[Found]) -> dict[int, ImageRef]:
+def images(found: Sequence[Found]) -> Mapping[int, ImageRef]:
     """Every image of these shards by its id. Raises UserError when an id means two images."""
+    lists = [one.sidecar.images for one in found]
+    if len(set[int]().union(*(one.image_id for one in lists))) < sum(map(len, lists)):
+        _check_images(found)
+    return _ById(lists)
+
+
+class _ById(Mapping[int, ImageRef]):
+    """Images by their ids, made when they are first asked for."""
+
+    def __init__(self, lists: Sequence[Images]) -> None:
+        self._lists = lists
+
+    @cached_property
+    def _known(self) -> dict[int, ImageRef]:
+        return {image.image_id: image for images in self._lists for image in images}
+
+    def __getitem__(self, image_id: int) -> ImageRef:
+        return self._known[image_id]
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._known)
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+
+def _check_images(found: Sequence[Found]) -> None:
     known: dict[int, ImageRef] = {}
     for one in found:
-        images = {image.image_id: image for image in one.sidecar.images}
-        for number in sorted(known.keys() & images.keys()):
-            image, earlier = images[number], known[number]
+        for image in one.sidecar.images:
+            earlier = known.setdefault(image.image_id, image)
             if image != earlier:
                 owner = next(other for other in found if earlier in other.sidecar.images)
                 raise UserError(
-                    f"{one} calls image {number} {image.name!r} ({image.scene}), but {owner} says "
+                    f"{one} calls image {image.image_id} {image.name!r} ({image.scene}), but {owner} says "
                     f"{earlier.name!r} ({earlier.scene}); keep them in separate buffers"
                 )
-        known |= images
-    return known

@@ -17,6 +17,7 @@ from orl_ldm.buffer.schema import (
     ForeignError,
     Header,
     ImageRef,
+    Images,
     ShardError,
     Sidecar,
     field_specs,
@@ -59,7 +60,8 @@ class BufferWriter:
         """
         if not is_shard_name(name):
             raise UserError(f"{name!r} is no shard name: use 1 to 128 of letters, digits, . _ - and start with no mark")
-        if problems := rules.column_problems(columns, self._header, images):
+        listed = Images.of(images)
+        if problems := rules.column_problems(columns, self._header, listed.image_id):
             raise UserError(f"shard {name} {'; and it '.join(problems)}; nothing was written")
         self._store.sweep(name)
         existing = self._find({name}).get(name)
@@ -77,6 +79,7 @@ class BufferWriter:
 
         @cache
         def described() -> Sidecar:
+            digest, checksum = codecs.hashed(files, codecs.DIGESTS[SCHEMA_VERSION], codecs.CHECKSUM)
             return Sidecar(
                 schema=SCHEMA_VERSION,
                 name=name,
@@ -85,9 +88,10 @@ class BufferWriter:
                 rows=len(columns["terminals"]),
                 episodes=int(np.count_nonzero(columns["terminals"] | columns["timeouts"])),
                 bytes=sum(len(piece) for pieces in files.values() for piece in pieces),
-                digest=codecs.digest(files),
+                digest=digest,
+                checksum=checksum,
                 fields=fields,
-                images=tuple(images),
+                images=listed,
             )
 
         self._publish(name, files, described)

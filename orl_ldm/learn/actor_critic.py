@@ -49,7 +49,7 @@ def value_gradient(values: Tensor, old_values: Tensor, returns: Tensor, clip: fl
     """Gradient (B,) of `value_loss` in the values: none where the clipped error is the larger."""
     error = values - returns
     moved = values - old_values
-    clipped = moved.clamp(-clip, clip).sub_(moved).add_(error)  # (equal to the error, without rounding, where unclipped)
+    clipped = moved.clamp(-clip, clip).sub_(moved).add_(error)  # (the error itself where nothing is clipped)
     return error.masked_fill_(clipped.abs() > error.abs(), 0.0).div_(len(error))
 
 

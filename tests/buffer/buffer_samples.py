@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from orl_ldm.buffer import SCHEMA_VERSION, BufferWriter, Header, ImageRef, Sidecar, codec, schema, sidecar
-from orl_ldm.buffer.schema import CodecName, FieldSpec
+from orl_ldm.buffer.schema import CodecName, FieldSpec, Images
 
 HEADER = Header(
     feature_names=("t", "log_snr", "std"),
@@ -75,6 +75,7 @@ def encoded(codec_name: CodecName, data: Mapping[str, Any], fields: Sequence[Fie
 def forge(folder: Path, unit: int, files: Mapping[str, bytes], codec_name: CodecName, **lies: Any) -> Sidecar:
     """Put files of any content into a buffer under a sidecar that matches them, but for `lies`."""
     honest = columns(unit)
+    digest, checksum = codec.hashed(codec.whole(files), codec.DIGESTS[SCHEMA_VERSION], codec.CHECKSUM)
     described = Sidecar(
         schema=SCHEMA_VERSION,
         name=name(unit),
@@ -83,9 +84,10 @@ def forge(folder: Path, unit: int, files: Mapping[str, bytes], codec_name: Codec
         rows=len(honest["rewards"]),
         episodes=3,
         bytes=sum(map(len, files.values())),
-        digest=codec.digest(codec.whole(files)),
+        digest=digest,
+        checksum=checksum,
         fields=schema.field_specs(HEADER),
-        images=tuple(images(honest)),
+        images=Images.of(images(honest)),
     )
     described = replace(described, **lies)
     for path, content in files.items():

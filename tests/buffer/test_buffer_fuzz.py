@@ -13,14 +13,26 @@ from buffer_samples import HEADER, columns, encoded, images, name
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orl_ldm.buffer import codec, schema, sidecar
+from orl_ldm.buffer import SCHEMA_VERSION, codec, schema, sidecar
 from orl_ldm.buffer.schema import CodecName, ShardError
 
 FIELDS = schema.field_specs(HEADER)
 HDF5 = encoded("hdf5", columns(), FIELDS)
 ZARR = encoded("zarr", columns(), FIELDS)
 SIDECAR = sidecar.dumps(
-    schema.Sidecar(2, name(0), "hdf5", HEADER, 6, 3, 9000, "c" * 64, FIELDS, tuple(images(columns())))
+    schema.Sidecar(
+        SCHEMA_VERSION,
+        name(0),
+        "hdf5",
+        HEADER,
+        6,
+        3,
+        9000,
+        "c" * 64,
+        "d" * 32,
+        FIELDS,
+        schema.Images.of(images(columns())),
+    )
 )
 
 #: The shard is a few kilobytes: nobody who reads it needs more than this.

@@ -17,7 +17,7 @@ from test_buffer_damage import assert_only_first_is_bad
 
 import orl_ldm.buffer as buffer_package
 from orl_ldm.buffer import BufferWriter, FieldSpec, ImageRef, read, schema, sidecar
-from orl_ldm.buffer.schema import ShardError
+from orl_ldm.buffer.schema import Images, ShardError
 
 SECRET = "/etc/hostname"
 
@@ -203,6 +203,8 @@ def crc32c(content: bytes) -> bytes:
         ({"name": name(9)}, f"has the sidecar of '{name(9)}'"),
         ({"digest": "../" * 21 + "x"}, "not 64 lower-case hex digits"),
         ({"digest": "A" * 64}, "not 64 lower-case hex digits"),
+        ({"checksum": "A" * 32}, "not 32 lower-case hex digits"),
+        ({"checksum": ""}, "not 32 lower-case hex digits"),
         ({"codec": "pickle"}, "unknown codec 'pickle'"),
         ({"rows": 10**12}, "in memory; 1073741824 is the most allowed"),
         ({"rows": 5}, "where float32 (5, 3) is declared"),
@@ -217,9 +219,9 @@ def crc32c(content: bytes) -> bytes:
         ({"episodes": 7}, "which cannot be"),
         ({"fields": ()}, "declares other columns"),
         ({"fields": (*schema.field_specs(HEADER), FieldSpec("more", "float32", ()))}, "declares other columns"),
-        ({"images": ()}, "rows of image 0"),
-        ({"images": (ImageRef(0, "a", "b"),) * 2}, "lists image 0 twice"),
-        ({"images": (ImageRef(2**63, "a", "b"),)}, "lists an image id that does not fit in 64 bits"),
+        ({"images": Images((), (), ())}, "rows of image 0"),
+        ({"images": Images.of([ImageRef(0, "a", "b")] * 2)}, "lists image 0 twice"),
+        ({"images": Images.of([ImageRef(2**63, "a", "b")])}, "lists an image id that does not fit in 64 bits"),
     ],
 )
 def test_a_sidecar_that_lies_is_refused(tmp_path: Path, lies: dict[str, Any], reason: str) -> None:

@@ -12,7 +12,7 @@ from buffer_samples import HEADER, columns, data_files, encoded, images, name, w
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from orl_ldm.buffer import BufferWriter, Header, ImageRef, codec, read, rules, schema, sidecar, verify
+from orl_ldm.buffer import SCHEMA_VERSION, BufferWriter, Header, ImageRef, codec, read, rules, schema, sidecar, verify
 from orl_ldm.buffer.schema import CodecName
 from orl_ldm.errors import UserError
 
@@ -50,7 +50,7 @@ def test_any_finite_floats_survive(codec_name: CodecName, data: st.DataObject) -
     floats = st.floats(width=32, allow_nan=False, allow_infinity=False)
     for key in ("observations", "log_probs", "rewards", "potentials"):
         written[key] = data.draw(hnp.arrays(np.float32, written[key].shape, elements=floats))
-    assert rules.column_problems(written, HEADER, images(written)) == []
+    assert rules.column_problems(written, HEADER, [image.image_id for image in images(written)]) == []
     fields = schema.field_specs(HEADER)
     files = encoded(codec_name, written, fields)
     assert encoded(codec_name, written, fields) == files
@@ -85,7 +85,17 @@ def test_any_sidecar_survives_its_json(
         }
     )
     described = schema.Sidecar(
-        2, name(0), "zarr", header, 7, 2, 9000, "c" * 64, schema.field_specs(header), tuple(refs)
+        SCHEMA_VERSION,
+        name(0),
+        "zarr",
+        header,
+        7,
+        2,
+        9000,
+        "c" * 64,
+        "d" * 32,
+        schema.field_specs(header),
+        schema.Images.of(refs),
     )
     assert sidecar.loads(sidecar.dumps(described), name(0)) == described
 

@@ -1,4 +1,4 @@
-"""Buffers of the schema before this one, and signed ones."""
+"""Buffers of earlier schemas, and signed ones."""
 
 import json
 import shutil
@@ -6,38 +6,62 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from buffer_samples import HEADER, columns, images, name, write
+from buffer_samples import HEADER, columns, encoded, forge, images, name, write
 
-from orl_ldm.buffer import BufferWriter, read, sidecar, verify
+from orl_ldm.buffer import SCHEMA_VERSION, BufferWriter, read, sidecar, verify
+from orl_ldm.buffer.schema import CodecName, field_specs
 from orl_ldm.errors import UserError
 
-#: Shards 0 (hdf5) and 3 (zarr), written by the version of this package that wrote schema 1.
-SCHEMA_1 = Path(__file__).parent / "schema1"
+#: By schema, shards 0 (hdf5) and 3 (zarr), written by the version of this package that wrote it.
+EARLIER = {schema: Path(__file__).parent / f"schema{schema}" for schema in (1, 2)}
 
 KEY = "a key that nobody guesses"
 
 
-def test_a_buffer_of_schema_1_is_still_read(tmp_path: Path) -> None:
-    assert verify(SCHEMA_1) == []
-    buffer = read(SCHEMA_1, strict=True)
+@pytest.mark.parametrize("schema", EARLIER)
+def test_a_buffer_of_an_earlier_schema_is_still_read(schema: int) -> None:
+    assert verify(EARLIER[schema]) == []
+    buffer = read(EARLIER[schema], strict=True)
     for key, column in buffer.columns.items():
         np.testing.assert_array_equal(column, np.concatenate([columns(unit)[key] for unit in (0, 3)]))
 
 
-def test_work_in_schema_1_is_not_done_again_and_new_work_goes_beside_it(tmp_path: Path) -> None:
-    shutil.copytree(SCHEMA_1, tmp_path / "buffer")
+@pytest.mark.parametrize("schema", EARLIER)
+def test_work_in_an_earlier_schema_is_not_done_again_and_new_work_goes_beside_it(tmp_path: Path, schema: int) -> None:
+    shutil.copytree(EARLIER[schema], tmp_path / "buffer")
     assert BufferWriter(tmp_path / "buffer", HEADER).published() == {name(0), name(3)}
-    assert write(tmp_path / "buffer", 0).schema == 1 and write(tmp_path / "buffer", 6).schema == 2
+    assert write(tmp_path / "buffer", 0).schema == schema and write(tmp_path / "buffer", 6).schema == SCHEMA_VERSION
     assert read(tmp_path / "buffer", strict=True).shards == (name(0), name(3), name(6))
 
 
-def test_damage_to_a_shard_of_schema_1_is_found(tmp_path: Path) -> None:
-    shutil.copytree(SCHEMA_1, tmp_path / "buffer")
-    path = next((tmp_path / "buffer").glob("*.h5"))
+@pytest.mark.parametrize("schema", [*EARLIER, SCHEMA_VERSION])
+def test_damage_to_a_shard_is_found_in_every_schema(tmp_path: Path, schema: int) -> None:
+    if schema in EARLIER:
+        shutil.copytree(EARLIER[schema], tmp_path / "buffer")
+    else:
+        write(tmp_path / "buffer", 0), write(tmp_path / "buffer", 3)
+    path = next((tmp_path / "buffer").glob(f"{name(0)}.*.h5"))
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
     assert "do not match their digest" in read(tmp_path / "buffer").quarantined[name(0)]
+    assert ["do not match their digest" in problem.reason for problem in verify(tmp_path / "buffer")] == [True]
+
+
+@pytest.mark.parametrize("codec", ["hdf5", "zarr"])
+@pytest.mark.parametrize("lie", [{"checksum": "0" * 32}, {"digest": "0" * 64}])
+def test_verify_looks_at_both_hashes_and_loading_at_the_fast_one_unless_there_is_a_key(
+    tmp_path: Path, codec: CodecName, lie: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ORL_LDM_BUFFER_KEY", KEY)
+    data = columns(0)
+    forge(tmp_path, 0, encoded(codec, data, field_specs(HEADER)), codec, **lie)
+    write(tmp_path, 3)
+    assert read(tmp_path).shards == (name(3),)
+    assert [problem.shard for problem in verify(tmp_path)] == [name(0)]
+    monkeypatch.delenv("ORL_LDM_BUFFER_KEY")
+    assert [problem.shard for problem in verify(tmp_path)] == [name(0)]
+    assert (name(0) in read(tmp_path).shards) == ("digest" in lie)
 
 
 def test_with_a_key_writers_sign_and_readers_take_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

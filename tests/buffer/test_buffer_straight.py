@@ -11,9 +11,10 @@ from buffer_samples import HEADER, columns, data_files, forge, images, name, wri
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orl_ldm.buffer import BufferWriter, codec, read, straight
+from orl_ldm.buffer import SCHEMA_VERSION, BufferWriter, codec, read, straight
 from orl_ldm.buffer.schema import ShardError, Sidecar, field_specs
 
+HASHES = (codec.DIGESTS[SCHEMA_VERSION], codec.CHECKSUM)
 FLOATS = {"observations", "actions", "log_probs", "rewards", "values", "potentials"}
 
 
@@ -30,8 +31,8 @@ def test_it_fills_what_parsing_finds(tmp_path_factory: pytest.TempPathFactory, l
     into = room(described)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(straight, "BLOCK", block)
-        filled = straight.fill(path, described, into)
-    assert filled == (described.digest, FLOATS)
+        filled = straight.fill(path, described, into, HASHES)
+    assert filled == ((described.digest, described.checksum), FLOATS)
     parsed = codec.decode("hdf5", {"": path.read_bytes()}, described.fields, described.rows)
     for key, column in parsed.items():
         assert into[key].tobytes() == column.tobytes() == data[key].tobytes()
@@ -44,8 +45,9 @@ def test_numbers_that_are_not_finite_are_not_vouched_for(tmp_path: Path) -> None
     with path.open("r+b") as file:
         file.seek(place)
         file.write(np.float32("nan").tobytes())
-    filled = straight.fill(path, described, room(described))
-    assert filled is not None and filled[0] != described.digest and filled[1] == FLOATS - {"potentials"}
+    filled = straight.fill(path, described, room(described), HASHES)
+    assert filled is not None and described.digest not in filled[0] and described.checksum not in filled[0]
+    assert filled[1] == FLOATS - {"potentials"}
 
 
 def test_a_file_of_another_writer_is_left_to_the_parser_and_read(tmp_path: Path) -> None:
@@ -54,7 +56,7 @@ def test_a_file_of_another_writer_is_left_to_the_parser_and_read(tmp_path: Path)
     with h5py.File(path, "w") as file:
         for field in field_specs(HEADER):
             file.create_dataset(field.name, data=columns(0)[field.name].astype(field.stored))
-    assert straight.fill(path, described, room(described)) is None
+    assert straight.fill(path, described, room(described), HASHES) is None
     forge(tmp_path / "other", 0, {"": path.read_bytes()}, "hdf5")
     np.testing.assert_array_equal(read(tmp_path / "other", strict=True).observations, columns(0)["observations"])
 
@@ -64,7 +66,7 @@ def test_a_file_that_ends_early_or_late_is_not_taken(tmp_path: Path) -> None:
     (path,) = data_files(tmp_path, described)
     content = path.read_bytes()
     path.write_bytes(content + b"x")
-    assert straight.fill(path, described, room(described)) is None
+    assert straight.fill(path, described, room(described), HASHES) is None
     path.write_bytes(content[:-1])
     with pytest.raises(ShardError, match="cut off while they were read"):
-        straight.fill(path, described, room(described))
+        straight.fill(path, described, room(described), HASHES)
