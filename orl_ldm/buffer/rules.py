@@ -23,7 +23,7 @@ def column_problems(
     Each reason continues a sentence that starts with the shard's name. Checks of content follow only when names,
     dtypes and shapes are right. Columns in `finite` have been found to hold finite numbers only.
     """
-    return list(_form_problems(columns, header)) or list(_content_problems(columns, header, image_ids, finite))
+    return list(form_problems(columns, header)) or list(content_problems(columns, header, image_ids, finite))
 
 
 def header_differences(one: Header, other: Header, may_differ: Iterable[str] = MAY_DIFFER) -> list[str]:
@@ -70,7 +70,8 @@ def repeated(ids: npt.NDArray[np.int64]) -> int | None:
     return int(ordered[again[0]]) if len(again) else None
 
 
-def _form_problems(columns: Columns, header: Header) -> Iterator[str]:
+def form_problems(columns: Columns, header: Header) -> Iterator[str]:
+    """Those of names, dtypes and shapes, as in `column_problems`."""
     specs = {spec.name: spec for spec in field_specs(header)}
     if missing := [name for name in specs if name not in columns]:
         yield f"lacks the columns {', '.join(missing)}"
@@ -86,9 +87,10 @@ def _form_problems(columns: Columns, header: Header) -> Iterator[str]:
             yield f"has {name!r} as {found} where {specs[name].dtype} {shape} is needed"
 
 
-def _content_problems(
-    columns: Columns, header: Header, image_ids: Sequence[int], finite: Collection[str]
+def content_problems(
+    columns: Columns, header: Header, image_ids: Sequence[int], finite: Collection[str] = ()
 ) -> Iterator[str]:
+    """Those of the numbers in columns that have the right form, as in `column_problems`."""
     for name, column in columns.items():
         if column.dtype.kind == "f" and name not in finite and not is_finite(column):
             yield f"has a value in {name!r} on row {_first(~np.isfinite(column))} that is not finite"

@@ -1,6 +1,6 @@
 """Write shards: each whole or not at all, once."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, get_args
@@ -55,14 +55,13 @@ class BufferWriter:
         """Publish one shard, durably; returns its sidecar, or the existing one when `name` is already published.
 
         Columns are those of `schema.field_specs`, N rows each; `images` must hold every image that they mention.
-        Raises UserError before anything is written for a name or columns that break a rule, or when the name is taken
-        by other work; and after cleaning up when the store does not take the data.
+        Raises UserError for a name or columns that break a rule, when the name is taken by other work, and when the
+        store does not take the data: nothing is left of them.
         """
         if not is_shard_name(name):
             raise UserError(f"{name!r} is no shard name: use 1 to 128 of letters, digits, . _ - and start with no mark")
         listed = Images.of(images)
-        if problems := rules.column_problems(columns, self._header, listed.image_id):
-            raise UserError(f"shard {name} {'; and it '.join(problems)}; nothing was written")
+        _refuse(name, rules.form_problems(columns, self._header))
         self._store.sweep(name)
         existing = self._find({name}).get(name)
         if isinstance(existing, ForeignError):
@@ -78,7 +77,8 @@ class BufferWriter:
         files = codecs.encode(self._codec, columns, fields)
 
         @cache
-        def described() -> Sidecar:
+        def described() -> Sidecar:  # (while the data are on their way to a temporary place)
+            _refuse(name, rules.content_problems(columns, self._header, listed.image_id))
             digest, checksum = codecs.hashed(files, codecs.DIGESTS[SCHEMA_VERSION], codecs.CHECKSUM)
             return Sidecar(
                 schema=SCHEMA_VERSION,
@@ -113,7 +113,7 @@ class BufferWriter:
             try:
                 sidecar.loads(content, name)  # what a reader would refuse, its size above all, is not written
             except ShardError as error:
-                raise UserError(f"shard {name} {error}; nothing was written") from error
+                raise UserError(f"shard {name} {error}; nothing was published") from error
             return Announcement(described().data, name + shard.SIDECAR_SUFFIX, content)
 
         try:
@@ -123,3 +123,8 @@ class BufferWriter:
                 f"cannot write shard {name} to {self._store.url}: {error.strerror or error}; "
                 "make room, set its rights or wait for the store, then collect again: published shards are kept"
             ) from error
+
+
+def _refuse(name: str, problems: Iterable[str]) -> None:
+    if found := list(problems):
+        raise UserError(f"shard {name} {'; and it '.join(found)}; nothing was published")
