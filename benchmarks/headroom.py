@@ -38,12 +38,13 @@ STEPS = {1: [(0.35, 0.65)], 2: [(0.5, 0.75), (0.1, 0.6)], 3: [(0.55, 0.8), (0.4,
 
 
 def random_plan(rng: np.random.Generator, calls: int) -> FixedSchedule:
-    """A plan of 1 to 3 denoiser calls; actions are (step, eta, detail, fidelity), the last of which stops."""
+    """A plan of 1 to 3 denoiser calls; actions are (step, eta, detail, fidelity, grain), the last of which stops."""
     first, other = rng.uniform(0.8, 1.9, 2).tolist()
-    eta, fidelity = float(rng.uniform(0, 0.5)), float(rng.uniform(0.7, 1))
+    eta, fidelity, grain = (float(rng.uniform(*bounds)) for bounds in ((0, 0.5), (0.7, 1), (0, 1.5)))
     steps = [float(rng.uniform(*bounds)) for bounds in STEPS[calls]]
-    later = zip([*steps[1:], -0.25], [first, other, other], strict=False)
-    return FixedSchedule(((steps[0], 0.0, 1.0, 1.0), *((step, eta, detail, fidelity) for step, detail in later)))
+    grains = [0.0] * (calls - 1) + [grain]  # at the end, where it tells
+    later = zip([*steps[1:], -0.25], [first, other, other], grains, strict=False)
+    return FixedSchedule(((steps[0], 0.0, 1.0, 1.0, 0.0), *((s, eta, detail, fidelity, g) for s, detail, g in later)))
 
 
 def searched(read: Pipeline) -> list[ImageRef]:

@@ -10,7 +10,17 @@ import numpy as np
 import numpy.typing as npt
 
 #: What a stream is for. Part of its name, so that no two uses ever share numbers.
-PURPOSES = {"noise": 1, "action": 2, "crop": 3, "timestep": 4, "degrade": 5, "select": 6, "start": 7, "judge": 8}
+PURPOSES = {
+    "noise": 1,
+    "action": 2,
+    "crop": 3,
+    "timestep": 4,
+    "degrade": 5,
+    "select": 6,
+    "start": 7,
+    "judge": 8,
+    "grain": 9,
+}
 
 
 def stable_id(name: str) -> int:

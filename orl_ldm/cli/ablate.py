@@ -33,6 +33,7 @@ LESS: dict[str, tuple[str, ...]] = {
     "eta held at 0": ("train.hold={eta = 0.0}",),
     "detail held at 1": ("train.hold={detail = 1.0}",),
     "fidelity held at 0": ("train.hold={fidelity = 0.0}",),
+    "grain held at 0": ("train.hold={grain = 0.0}",),
     **{f"1/{part} of the images": (f"train.share={1 / part}",) for part in (2, 4, 8, 16)},
 }
 

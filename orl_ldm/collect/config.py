@@ -8,13 +8,13 @@ from pydantic import BeforeValidator, Field, NonNegativeInt, PositiveFloat, Posi
 
 from orl_ldm.config import STRICT
 
-#: One for each of (step, eta, detail, fidelity).
-Concentrations = tuple[PositiveFloat, PositiveFloat, PositiveFloat, PositiveFloat]
+#: One for each of (step, eta, detail, fidelity, grain).
+Concentrations = tuple[PositiveFloat, PositiveFloat, PositiveFloat, PositiveFloat, PositiveFloat]
 
 #: alpha and beta of each behaviour.
 BEHAVIORS: dict[str, tuple[Concentrations, Concentrations]] = {
-    "broad": ((1.0, 1.0, 2.0, 3.0), (1.0, 1.5, 2.0, 1.5)),
-    "paced": ((6.0, 1.0, 4.0, 2.0), (1.3, 3.0, 8.0, 0.5)),
+    "broad": ((1.0, 1.0, 2.0, 3.0, 1.0), (1.0, 1.5, 2.0, 1.5, 1.2)),
+    "paced": ((6.0, 1.0, 4.0, 2.0, 1.0), (1.3, 3.0, 8.0, 0.5, 3.0)),
 }
 
 
@@ -31,8 +31,9 @@ class CollectConfig:
 
     `policy`: a policy folder to explore around (its concentrations times `spread`), or empty for `behaviors`, each
     with `rollouts` of every image: "broad", the same Beta in every decision, mostly for few calls, and "paced", calls
-    that lie evenly in t, up to nfe_max of them. Their concentrations per action (step, eta, detail, fidelity) are
-    `alpha` and `beta`, by default those of BEHAVIORS. `prefer` turns the dial of a policy that was trained with one.
+    that lie evenly in t, up to nfe_max of them. Their concentrations per action (step, eta, detail, fidelity, grain)
+    are `alpha` and `beta`, by default those of BEHAVIORS. `prefer` turns the dial of a policy that was trained with
+    one.
     `part` "2/3" is every third unit of work from the second on: three machines or processes that have a part each
     publish what one would, in one buffer or in three.
     """

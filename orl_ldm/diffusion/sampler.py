@@ -42,12 +42,13 @@ class _Rows:
 
 @dataclass(frozen=True)
 class Decision(_Rows):
-    """One decision per image, (B,) each. Neutral is eta 0 (or DDIM's), detail 1, fidelity 0: plain DDIM."""
+    """One decision per image, (B,) each. Neutral is eta 0 (or DDIM's), detail 1, fidelity 0, grain 0: plain DDIM."""
 
     t_next: Tensor  # float64, where to go; below the floor: stop
     eta: Tensor  # [0, 1], DDIM's share of fresh noise
     detail: Tensor  # gain on what x0 adds to the encoded bicubic upscale; 1 leaves it
     fidelity: Tensor  # [0, 1], strength of the projection onto the LR image
+    grain: Tensor  # [0, ...), fresh high frequencies in x0, as a multiple of what it adds to the upscale there
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,7 @@ def advance(
     ldm: LDM, state: State, decision: Decision, config: SamplerConfig, seed: int, pure_noise_start: bool = False
 ) -> State:
     """Go to t_next and call the denoiser there (1 NFE). `pure_noise_start` begins plain sampling, without x0."""
-    x0 = _add_detail(state, decision)
+    x0 = _edit(state, decision, seed)
     x0 = _project(ldm, state, x0, decision, config)
     noise = _noise(state, seed)
     warm = add_noise(x0, noise, ldm.schedule.alpha_bar(decision.t_next))
@@ -158,7 +159,7 @@ def finish(ldm: LDM, state: State, decision: Decision, seed: int) -> Tensor:
     What is decoded is x0; where t_next is negative it is DDIM's own last step, which differs from x0 for schedulers
     with `set_alpha_to_one` false.
     """
-    latent = _add_detail(state, decision)
+    latent = _edit(state, decision, seed)
     plain = (decision.t_next < 0) & (state.nfe > 0)
     if plain.any() and ldm.schedule.final_alpha_cumprod < 1:
         noise = _noise(state, seed)
@@ -205,13 +206,25 @@ def grid_driver(grid: Sequence[int], eta: float) -> Driver:
 
     def drive(state: State) -> Decision:
         ones = torch.ones_like(state.t)  # all images are at the same step
-        return Decision(stops[int(state.decisions[0])] * ones, eta * ones, ones, 0 * ones)
+        return Decision(stops[int(state.decisions[0])] * ones, eta * ones, ones, 0 * ones, 0 * ones)
 
     return drive
 
 
-def _add_detail(state: State, decision: Decision) -> Tensor:
-    return state.base + per_image(decision.detail, state.x0) * (state.x0 - state.base)
+def _edit(state: State, decision: Decision, seed: int) -> Tensor:
+    """x0 with `detail` and `grain`.
+
+    Grain is film grain synthesis (Norkin and Birkbeck 2018) on a latent: an estimate from few calls is a mean, which
+    lacks texture; noise as strong as what it adds there looks more like the real thing. Before the first call: none.
+    """
+    added = state.x0 - state.base
+    x0 = state.base + per_image(decision.detail, added) * added
+    grained = (decision.grain > 0) & (state.nfe > 0)
+    if grained.any():
+        noise, added = _noise(state.select(grained), seed, "grain"), added[grained]
+        strength = low_pass(added.square().mean(dim=1, keepdim=True)).sqrt()  # (n, 1, h, w)
+        x0[grained] += per_image(decision.grain[grained], added) * strength * (noise - low_pass(noise))
+    return x0
 
 
 def _project(ldm: LDM, state: State, x0: Tensor, decision: Decision, config: SamplerConfig) -> Tensor:
@@ -239,8 +252,8 @@ def low_pass(x: Tensor) -> Tensor:
     return torch.nn.functional.conv2d(rows, kernel.view(1, 1, 5, 1).repeat(channels, 1, 1, 1), groups=channels)
 
 
-def _noise(state: State, seed: int) -> Tensor:
+def _noise(state: State, seed: int, purpose: str = "noise") -> Tensor:
     shape = tuple(state.x0.shape[1:])
     keys = zip(state.image_id.tolist(), state.rollout.tolist(), state.decisions.tolist(), strict=True)
-    drawn = [torch.from_numpy(normal(shape, seed, "noise", *key)) for key in keys]
+    drawn = [torch.from_numpy(normal(shape, seed, purpose, *key)) for key in keys]
     return torch.stack(drawn).to(state.x0)

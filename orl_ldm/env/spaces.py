@@ -35,6 +35,7 @@ ACTIONS: Final = {
     "eta": (-0.25, 1.0, 0.0),
     "detail": (0.5, 2.0, 1.0),
     "fidelity": (0.0, 1.25, 0.0),
+    "grain": (-0.25, 2.0, 0.0),
 }
 
 SPEC: Final = PolicySpec(
@@ -46,12 +47,12 @@ SPEC: Final = PolicySpec(
 
 
 def effective(actions: Tensor) -> Tensor:
-    """Action vectors (B, 4) as the sampler can follow them: step, eta and fidelity in [0, 1]."""
-    step, eta, detail, fidelity = actions.to(torch.float32).unbind(-1)
-    return torch.stack([step.clamp(0, 1), eta.clamp(0, 1), detail, fidelity.clamp(0, 1)], dim=-1)
+    """Action vectors (B, 5) as the sampler can follow them: step, eta and fidelity in [0, 1], grain from 0 on."""
+    step, eta, detail, fidelity, grain = actions.to(torch.float32).unbind(-1)
+    return torch.stack([step.clamp(0, 1), eta.clamp(0, 1), detail, fidelity.clamp(0, 1), grain.clamp(min=0)], dim=-1)
 
 
 def decide(state: State, actions: Tensor) -> Decision:
-    """Action vectors (B, 4) as decisions: t_next = t * step (so a step of 0 stops); the others as they are."""
-    step, eta, detail, fidelity = effective(actions).unbind(-1)
-    return Decision(state.t * step.double(), eta, detail, fidelity)
+    """Action vectors (B, 5) as decisions: t_next = t * step (so a step of 0 stops); the others as they are."""
+    step, eta, detail, fidelity, grain = effective(actions).unbind(-1)
+    return Decision(state.t * step.double(), eta, detail, fidelity, grain)

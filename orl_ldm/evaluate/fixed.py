@@ -2,8 +2,8 @@
 
 Of two kinds, in the policy's own action space, each searched on training images by CMA-ES (Hansen 2016) with a given
 number of episodes: a *schedule* repeats one action until the episode ends, but for its first `step`, which says where
-to start (5 numbers); a *plan* has an action of its own for each of the first three decisions, of which the last is
-repeated (12).
+to start (6 numbers); a *plan* has an action of its own for each of the first three decisions, of which the last is
+repeated (15).
 """
 
 from collections.abc import Callable
@@ -24,7 +24,7 @@ from orl_ldm.metrics import Metrics
 from orl_ldm.reward import RewardWeights, compose
 
 Floats = npt.NDArray[np.float64]
-Action = tuple[float, float, float, float]
+Action = tuple[float, ...]  # in the order of SPEC.action_names
 
 _LOW, _HIGH = np.array(SPEC.action_low), np.array(SPEC.action_high)
 
@@ -37,11 +37,11 @@ class FixedSchedule:
 
     @staticmethod
     def of_unit(values: Floats) -> "FixedSchedule":
-        """From numbers in [0, 1]: 5 for a first `step` and an action, or 4 for each decision."""
+        """From numbers in [0, 1]: 6 for a first `step` and an action, or 5 for each decision."""
         if len(values) == 1 + len(_LOW):
             values = np.concatenate([values[:1], values[2:], values[1:]])
         rows = _LOW + (_HIGH - _LOW) * np.clip(values, 0, 1).reshape(-1, len(_LOW))
-        return FixedSchedule(tuple((float(s), float(e), float(d), float(f)) for s, e, d, f in rows))
+        return FixedSchedule(tuple(map(tuple, rows.tolist())))
 
     def described(self) -> list[dict[str, float]]:
         """What the sampler does in each decision, by name and rounded, to read."""
@@ -60,11 +60,11 @@ class FixedSchedule:
 
 
 def _unit(*numbers: tuple[int, float]) -> Floats:
-    """Actions as numbers in [0, 1], from pairs of (which of the four it is, natural value)."""
+    """Actions as numbers in [0, 1], from pairs of (which of the five it is, natural value)."""
     return np.array([(value - _LOW[which]) / (_HIGH[which] - _LOW[which]) for which, value in numbers])
 
 
-_REST: Final = ((1, 0.0), (2, 1.0), (3, 0.9))  # no noise, detail as it is, and most of the projection
+_REST: Final = ((1, 0.0), (2, 1.0), (3, 0.9), (4, 0.5))  # no noise, detail as it is, most of the projection, some grain
 
 #: kind -> where its search starts: two calls from t = 0.7 T, strong by itself.
 STARTS: Final = {

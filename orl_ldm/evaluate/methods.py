@@ -29,7 +29,7 @@ from orl_ldm.streams import normal
 class Outcome:
     """B images (B, 3, H, W) at 8-bit levels in [0, 1], denoiser calls (B,), and the decisions (N, 7) if there are any.
 
-    Decision rows: slot, decision number, t before it (share of T), step, eta, detail, fidelity.
+    Decision rows: slot, decision number, t before it (share of T), step, eta, detail, fidelity, grain.
     """
 
     images: Tensor

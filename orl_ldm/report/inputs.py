@@ -14,7 +14,7 @@ from orl_ldm.report.statistics import METRICS
 from orl_ldm.reward import SETTINGS, RewardWeights
 
 ROLES = ("bicubic", "ceiling", "alone", "fixed", "steered")
-ACTIONS = ("t", "step", "eta", "detail", "fidelity")
+ACTIONS = ("t", "step", "eta", "detail", "fidelity", "grain")
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ PANELS = (
     ("eta", "eta (fresh noise)"),
     ("detail", "detail (gain)"),
     ("fidelity", "fidelity (projection)"),
+    ("grain", "grain (texture)"),
 )
 
 
@@ -21,7 +22,7 @@ def decisions(evaluation: Evaluation, theme: Theme) -> Figure:
     actions = evaluation.actions
     scenes = list(actions["scene"].value_counts().index)  # colours go to the scenes with most decisions
     figure = Figure(figsize=(WIDTH, 5.6), layout="constrained")
-    grid = figure.subplots(2, 2, sharex=True)
+    *panels, spare = figure.subplots(2, 3, sharex=True).flat
     for order, scene in enumerate(scenes):
         part = actions[actions["scene"] == scene]
         groups = part.groupby("decision")
@@ -29,17 +30,17 @@ def decisions(evaluation: Evaluation, theme: Theme) -> Figure:
         coloured = order < len(MARKERS)
         colour, alpha = (theme.cycle[order], 0.9) if coloured else (theme.muted, 0.4)
         label = scene.replace("_", " ") if coloured else ("other scenes" if order == len(MARKERS) else None)
-        for (name, _), axes in zip(PANELS, grid.flat, strict=True):
+        for (name, _), axes in zip(PANELS, panels, strict=True):
             mean = groups[name].mean()
             axes.plot(mean.index, mean, color=colour, linewidth=1.4 if coloured else 0.7, alpha=alpha, zorder=2)
             marker, area = (MARKERS[order], 6 + 30 * running) if coloured else (".", 6)
             axes.scatter(mean.index, mean, area, colour, marker=marker, label=label, alpha=alpha, zorder=3)
-    for (name, text), axes in zip(PANELS, grid.flat, strict=True):
+    for (name, text), axes in zip(PANELS, panels, strict=True):
         axes.set_title(f"{text} ({time_unit(actions)})" if name == "t" else text)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    for axes in grid[1]:
-        axes.set_xlabel("decision (0 chooses where to start)")
-    figure.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    figure.supxlabel("decision (0 chooses where to start)")
+    spare.axis("off")
+    spare.legend(*panels[0].get_legend_handles_labels(), loc="center")
     return figure
 
 
@@ -64,7 +65,7 @@ def nfe_histogram(evaluation: Evaluation, theme: Theme) -> Figure:
 
 
 def habits(evaluation: Evaluation) -> pd.DataFrame:
-    """Per scene: mean NFE, where denoising starts (t after decision 0), and mean eta, detail and fidelity after it.
+    """Per scene: mean NFE, where denoising starts (t after decision 0), and the means of the other actions after it.
 
     The last row, "all scenes", is over all images and decisions.
     """
@@ -77,5 +78,5 @@ def habits(evaluation: Evaluation) -> pd.DataFrame:
         nfe = steered["nfe"] if scene is None else steered.loc[steered["scene"] == scene, "nfe"]
         rows.append({"scene": scene or "all scenes", "images": part["image"].nunique(), "NFE": nfe.mean()})
         rows[-1] |= {"start t": first["start"].mean(), "spread of start t": first["start"].std()}
-        rows[-1] |= {name: later[name].mean() for name in ("eta", "detail", "fidelity")}
+        rows[-1] |= {name: later[name].mean() for name, _ in PANELS[1:]}
     return pd.DataFrame(rows)

@@ -112,7 +112,7 @@ def test_finished_images_leave_the_batch(ldm: LDM, batch: Batch) -> None:
         sizes.append(len(state))
         ones = torch.ones_like(state.t)
         stop = torch.where(state.slot <= state.decisions, -1.0, 0.9)  # image i stops at its decision i
-        return Decision(state.t * stop, 0 * ones, ones, 0 * ones)
+        return Decision(state.t * stop, 0 * ones, ones, 0 * ones, 0 * ones)
 
     result = sample(ldm, batch.lr, [1, 2, 3], [0, 0, 0], drive, SamplerConfig(), 0)
     assert sizes == [3, 2, 1]
@@ -122,7 +122,7 @@ def test_finished_images_leave_the_batch(ldm: LDM, batch: Batch) -> None:
 def test_the_budget_ends_an_episode(ldm: LDM, batch: Batch) -> None:
     def drive(state: State) -> Decision:
         ones = torch.ones_like(state.t)
-        return Decision(0.99 * state.t, 0 * ones, ones, 0 * ones)
+        return Decision(0.99 * state.t, 0 * ones, ones, 0 * ones, 0 * ones)
 
     result = sample(ldm, batch.lr, [1, 2, 3], [0, 0, 0], drive, SamplerConfig(nfe_max=4), 0)
     assert result.nfe.tolist() == [4, 4, 4]
@@ -133,7 +133,7 @@ def test_full_fidelity_agrees_with_the_lr_image(ldm: LDM, batch: Batch) -> None:
         def act(state: State) -> Decision:
             ones = torch.ones_like(state.t)
             stop = torch.where(state.nfe > 0, -1.0, 0.5)
-            return Decision(state.t * stop, 0 * ones, ones, fidelity * ones)
+            return Decision(state.t * stop, 0 * ones, ones, fidelity * ones, 0 * ones)
 
         return act
 
@@ -142,6 +142,36 @@ def test_full_fidelity_agrees_with_the_lr_image(ldm: LDM, batch: Batch) -> None:
         result = sample(ldm, batch.lr, [1, 2, 3], [0, 0, 0], drive(fidelity), SamplerConfig(), 0)
         errors.append(float((downscale(result.images, 4) - batch.lr).abs().mean()))
     assert errors[1] < errors[0] / 3  # clamping an untrained output to [0, 1] leaves the rest
+
+
+def test_grain_is_fresh_texture_where_the_denoiser_added_some(ldm: LDM, batch: Batch) -> None:
+    def drive(grain: float) -> Driver:
+        def act(state: State) -> Decision:
+            ones = torch.ones_like(state.t)
+            stop = torch.where(state.nfe > 0, -1.0, 0.5)
+            return Decision(state.t * stop, 0 * ones, ones, 0 * ones, grain * ones)
+
+        return act
+
+    def images(grain: float, rollouts: tuple[int, ...] = (0, 0, 0)) -> torch.Tensor:
+        return sample(ldm, batch.lr, [1, 2, 3], rollouts, drive(grain), SamplerConfig(), 0).images
+
+    none, some, more = images(0.0), images(0.5), images(1.0)
+    assert 0 < (some - none).square().mean() < (more - none).square().mean()
+    assert torch.equal(more, images(1.0)) and not torch.equal(more[0], images(1.0, (1, 0, 0))[0])
+    torch.testing.assert_close(images(1.0, (0, 7, 7))[0], more[0])  # whatever the others in the batch draw
+
+
+def test_before_the_first_call_there_is_no_texture_to_follow(ldm: LDM, batch: Batch) -> None:
+    def drive(grain: float) -> Driver:
+        def act(state: State) -> Decision:
+            ones = torch.ones_like(state.t)
+            return Decision(-ones, 0 * ones, ones, 0 * ones, grain * ones)
+
+        return act
+
+    plain, grained = (sample(ldm, batch.lr, [1, 2, 3], [0, 0, 0], drive(g), SamplerConfig(), 0) for g in (0.0, 2.0))
+    assert torch.equal(plain.images, grained.images)
 
 
 @settings(max_examples=25, deadline=None)

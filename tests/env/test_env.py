@@ -122,12 +122,13 @@ def test_rollouts_do_not_depend_on_the_batch(ldm: LDM, batch: Batch) -> None:
 
 def test_actions_beyond_the_sampler_s_range_mean_its_bounds(ldm: LDM, batch: Batch) -> None:
     state = begin(ldm, batch.lr, [1, 2, 3], [0, 0, 0])
-    beyond = torch.tensor([[-0.2, -0.1, 1.9, 1.2], [0.5, 1.0, 0.5, 0.5], [1.0, 0.0, 1.0, 0.0]])
+    beyond = torch.tensor([[-0.2, -0.1, 1.9, 1.2, -0.1], [0.5, 1.0, 0.5, 0.5, 1.5], [1.0, 0.0, 1.0, 0.0, 0.0]])
     decision = decide(state, beyond)
     assert decision.t_next.tolist() == [0.0, 0.5 * 999, 999.0]
     assert decision.eta.tolist() == [0.0, 1.0, 0.0]
     assert decision.fidelity.tolist() == [1.0, 0.5, 0.0]
     assert torch.equal(decision.detail, beyond[:, 2])
+    assert decision.grain.tolist() == [0.0, 1.5, 0.0]
     assert ends(state, decision, SamplerConfig()).tolist() == [True, False, False]
 
 
@@ -137,4 +138,5 @@ def test_the_neutral_action_is_documented() -> None:
         "eta": 0.0,
         "detail": 1.0,
         "fidelity": 0.0,
+        "grain": 0.0,
     }

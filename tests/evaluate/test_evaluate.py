@@ -48,15 +48,22 @@ def test_the_search_keeps_its_budget_and_never_ends_below_its_start(
 def test_fixed_schedules_are_a_start_and_an_action_or_an_action_for_each_decision() -> None:
     low, high = SPEC.action_low, SPEC.action_high
     other = (high[0], *low[1:])
-    assert fixed.FixedSchedule.of_unit(np.array([0.0, 1.0, 0.0, 0.0, 0.0])).actions == (low, other)
-    assert fixed.FixedSchedule((low,)).described() == [{"step": 0.0, "eta": 0.0, "detail": 0.5, "fidelity": 0.0}]
-    assert fixed.FixedSchedule.of_unit(np.array([0.0] * 4 + [1.0] * 4 + [0.0] * 4)).actions == (low, high, low)
+    assert fixed.FixedSchedule.of_unit(np.array([0.0, 1.0, 0.0, 0.0, 0.0, 0.0])).actions == (low, other)
+    assert fixed.FixedSchedule((low,)).described() == [
+        {"step": 0.0, "eta": 0.0, "detail": 0.5, "fidelity": 0.0, "grain": 0.0}
+    ]
+    assert fixed.FixedSchedule.of_unit(np.array([0.0] * 5 + [1.0] * 5 + [0.0] * 5)).actions == (low, high, low)
 
 
 def test_scores_do_not_depend_on_the_batch_and_are_read_back(tmp_path: Path, ldm: LDM, data: DataConfig) -> None:
     refs = open_images("synthetic", "test", count=3)
     method = m.steered_by(
-        ldm, "fixed", "fixed", fixed.FixedSchedule(((0.7, 0.5, 1.1, 0.5), (0.4, 0.5, 1.1, 0.5))).driver(), SAMPLER, 1
+        ldm,
+        "fixed",
+        "fixed",
+        fixed.FixedSchedule(((0.7, 0.5, 1.1, 0.5, 0.4), (0.4, 0.5, 1.1, 0.5, 0.4))).driver(),
+        SAMPLER,
+        1,
     )
     heard: list[int] = []
     scores = [

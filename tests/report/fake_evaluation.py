@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+from orl_ldm.report.inputs import ACTIONS
 from orl_ldm.reward import SETTINGS, compose
 
 SCENES = ("commercial_area", "dense_residential", "desert", "forest", "industrial_area", "railway_station", "river",
@@ -80,9 +81,9 @@ def actions(table: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
         for decision in range(int(str(row.nfe).split(".")[0]) + 1):
             step = float(np.clip(rng.normal(0.45 + 0.4 * place, 0.08), 0, 1))
             values = np.clip(
-                [rng.normal(m, 0.07) for m in (0.2 + 0.5 * place, 0.5 - 0.2 * place, 0.8 - 0.1 * decision)], 0, 1
+                [rng.normal(m, 0.07) for m in (0.2 + 0.5 * place, 0.5 - 0.2 * place, 0.8 - 0.1 * decision, 0.6)], 0, 1
             )
-            names = dict(zip(("eta", "detail", "fidelity"), (values[0], 0.5 + values[1], values[2]), strict=True))
+            names = dict(zip(ACTIONS[2:], (values[0], 0.5 + values[1], *values[2:]), strict=True))
             rows.append({"image": row.image, "scene": row.scene, "decision": decision, "t": t, "step": step} | names)
             t *= step
     return pd.DataFrame(rows)
@@ -111,7 +112,7 @@ def facts(images: int, roles: dict[str, str]) -> dict[str, Any]:
             "alarms": {},
         },
         "roles": roles,
-        "fixed_schedule": [{"step": 0.7, "eta": 0.0, "detail": 1.02, "fidelity": 0.93}],
+        "fixed_schedule": [{"step": 0.7, "eta": 0.0, "detail": 1.02, "fidelity": 0.93, "grain": 0.8}],
         "search_episodes": 2400,
         "command": "orl-ldm evaluate pipelines/demo.toml",
     }
