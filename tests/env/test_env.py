@@ -6,6 +6,7 @@ import pytest
 import torch
 from gymnasium.utils.env_checker import check_env
 
+from orl_ldm.collect.config import BEHAVIORS
 from orl_ldm.diffusion.config import SamplerConfig
 from orl_ldm.diffusion.ldm import LDM
 from orl_ldm.diffusion.sampler import begin, ends
@@ -18,7 +19,7 @@ from orl_ldm.policy import BetaPolicy, BroadPolicy, PacedPolicy
 from orl_ldm.policy.beta import log_prob, mean_action
 from orl_ldm.reward import RewardWeights, compose
 
-BROAD = BroadPolicy(SPEC, (1.0, 1.0, 2.0, 1.5), (1.0, 1.0, 2.0, 1.0))
+BROAD = BroadPolicy(SPEC, (1.0, 1.0, 2.0, 1.5, 1.0), (1.0, 1.0, 2.0, 1.0, 1.0))
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +30,7 @@ def metrics() -> Metrics:
 @pytest.mark.parametrize(("first", "calls"), [(0.5, 2), (0.75, 4), (0.9, 10), (0.95, 20)])
 def test_a_paced_behaviour_goes_down_evenly(first: float, calls: int) -> None:
     """From where its first call was, as DDIM on a trailing grid does; more calls stray less."""
-    policy = PacedPolicy(SPEC, (6.0, 1.0, 4.0, 2.0), (1.3, 3.0, 8.0, 0.5), 20)
+    policy = PacedPolicy(SPEC, *BEHAVIORS["paced"], 20)
     t, visited = first, []
     while t > 1e-3 and len(visited) < 20:
         visited.append(t)
@@ -77,7 +78,7 @@ def test_the_vector_environment_is_the_sampler(ldm: LDM, batch: Batch, metrics: 
 def test_an_environment_that_ended_starts_its_next_image(ldm: LDM, batch: Batch, metrics: Metrics) -> None:
     env = SteeringVectorEnv(ldm, batch, metrics, num_envs=2)
     env.reset(seed=1)
-    stop = np.array([[0.0, 0, 1, 0], [0.9, 0, 1, 0]], dtype=np.float32)
+    stop = np.array([[0.0, 0, 1, 0, 0], [0.9, 0, 1, 0, 0]], dtype=np.float32)
     _, reward, terminated, _, infos = env.step(stop)
     assert terminated.tolist() == [True, False]
     assert reward[0] > 0
