@@ -204,8 +204,8 @@ def size_of(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
-def minibatches(data: Columns, folder: Path, replay: Any) -> str:
-    """Time of one minibatch of 256 drawn at random, next observations included."""
+def minibatches(data: Columns, folder: Path) -> list[Timed]:
+    """Seconds of one minibatch of 256 drawn at random, next observations included."""
     rng, rows = np.random.default_rng(SEED), len(data["terminals"])
     ends = data["terminals"] | data["timeouts"]
     drawn = Minibatches(read(folder), BATCH, SEED)
@@ -216,23 +216,21 @@ def minibatches(data: Columns, folder: Path, replay: Any) -> str:
         names = ("observations", "actions", "rewards", "terminals", "log_probs")
         return [data[name][index] for name in names], data["observations"][following]
 
-    def repeated(call: Callable[[], object], times: int) -> Callable[[], object]:
-        """One after another, none kept: a learner holds one minibatch."""
+    return each_of_many({"this buffer, as torch tensors": drawn.draw, "NumPy gather": gather}, 400, 7)
 
-        def calls() -> None:
-            for _ in range(times):
+
+def each_of_many(calls: Mapping[str, Callable[[], object]], many: int, repeats: int) -> list[Timed]:
+    """`best_of` calls too short to be timed alone; no result is kept, as a learner holds one minibatch."""
+
+    def repeated(call: Callable[[], object]) -> Callable[[], object]:
+        def several() -> None:
+            for _ in range(many):
                 call()
 
-        return calls
+        return several
 
-    many = 400
-    timed = best_of(
-        {"this buffer, as torch tensors": repeated(drawn.draw, many), "NumPy gather": repeated(gather, many)}, 7
-    )
-    if replay is not None:
-        peer = best_of({"d3rlpy ReplayBuffer": repeated(lambda: replay.sample_transition_batch(BATCH), 20)}, 3)
-        timed += [Timed(one.name, one.seconds * many / 20) for one in peer]
-    return table(f"minibatch of {BATCH}", timed, 1e3 / many, "ms")
+    timed = best_of({name: repeated(call) for name, call in calls.items()}, repeats)
+    return [Timed(one.name, one.seconds / many) for one in timed]
 
 
 def compare(name: str, rows: int, features: int, shard_rows: int, out: Path, repeats: int, slow: bool) -> None:
@@ -247,19 +245,7 @@ def compare(name: str, rows: int, features: int, shard_rows: int, out: Path, rep
     for key, column in data.items():
         np.save(out / "numpy" / f"{key}.npy", column)
     write_memmap(data, out / "torchrl")
-    replay = None
-    if slow:
-        replay = d3rlpy_buffer(data)
-        (out / "d3rlpy").mkdir()
-        with (out / "d3rlpy" / "replay.h5").open("w+b") as file:
-            replay.dump(file)
-        write_minari(data, out / "minari")
-    written = out / "written"
-    shards = -(-rows // shard_rows)
-    print(f"\n### {name}: {rows:,} rows, {shards} shards, {sum(map(len, contents)) / 1e6:.0f} MB\n")
-    print(minibatches(data, out / "hdf5", replay) + "\n")
-    size = sum(column.nbytes for column in data.values()) / 1e9
-    timed = best_of(
+    loaded = best_of(
         {
             "this buffer, hdf5 (verified)": lambda: read(out / "hdf5"),
             "np.load of the same columns": lambda: [np.load(path) for path in (out / "numpy").iterdir()],
@@ -268,11 +254,9 @@ def compare(name: str, rows: int, features: int, shard_rows: int, out: Path, rep
         },
         repeats,
     )
-    if slow:
-        timed += best_of({"d3rlpy ReplayBuffer.load": lambda: d3rlpy_load(out / "d3rlpy" / "replay.h5")}, 1)
-        timed += best_of({"Minari": load_minari}, 1)
-    print(table("open and load", timed, 1e3, "ms", size) + "\n")
-    timed = best_of(
+    drawn = minibatches(data, out / "hdf5")
+    written = out / "written"
+    wrote = best_of(
         {
             "this buffer, hdf5: check, hash, write, fsync": lambda: write_buffer(data, of, written, shard_rows),
             "raw write and fsync of the same bytes": lambda: write_raw(contents, written),
@@ -282,7 +266,20 @@ def compare(name: str, rows: int, features: int, shard_rows: int, out: Path, rep
         statistics.median,
         lambda: shutil.rmtree(written),
     )
-    print(table("write", timed, 1e3, "ms", sum(map(len, contents)) / 1e9) + "\n")
+    if slow:  # last, as hundreds of thousands of Python objects slow down whatever comes after them
+        replay = d3rlpy_buffer(data)
+        drawn += each_of_many({"d3rlpy ReplayBuffer": lambda: replay.sample_transition_batch(BATCH)}, 20, 3)
+        (out / "d3rlpy").mkdir()
+        with (out / "d3rlpy" / "replay.h5").open("w+b") as file:
+            replay.dump(file)
+        write_minari(data, out / "minari")
+        loaded += best_of({"d3rlpy ReplayBuffer.load": lambda: d3rlpy_load(out / "d3rlpy" / "replay.h5")}, 1)
+        loaded += best_of({"Minari": load_minari}, 1)
+    on_disk = sum(map(len, contents)) / 1e9
+    print(f"\n### {name}: {rows:,} rows, {-(-rows // shard_rows)} shards, {on_disk * 1e3:.0f} MB\n")
+    print(table(f"minibatch of {BATCH}", drawn, 1e3, "ms") + "\n")
+    print(table("open and load", loaded, 1e3, "ms", sum(column.nbytes for column in data.values()) / 1e9) + "\n")
+    print(table("write", wrote, 1e3, "ms", on_disk) + "\n")
     print("| on disk | bytes a row |\n| --- | ---: |")
     for label in ("hdf5", "zarr", "torchrl", *(("d3rlpy", "minari") if slow else ())):
         print(f"| {label} | {size_of(out / label) / rows:.1f} |")
