@@ -9,6 +9,7 @@ compared are formats, not disks. d3rlpy and Minari store
 observations, actions, rewards and ends only; this buffer, NumPy and TorchRL (tensordict) store all of its columns.
 """
 
+import ctypes
 import os
 import shutil
 import statistics
@@ -83,6 +84,12 @@ def columns(rows: int, features: int) -> Columns:
 
 def nothing() -> None:
     pass
+
+
+def give_memory_back() -> None:
+    """What was freed goes back to the system: a process loads a buffer once, into pages that it has not had before."""
+    if hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
+        libc.malloc_trim(0)
 
 
 def best_of(
@@ -253,6 +260,7 @@ def compare(name: str, rows: int, features: int, shard_rows: int, out: Path, rep
             "this buffer, zarr (verified)": lambda: read(out / "zarr"),
         },
         repeats,
+        after=give_memory_back,
     )
     drawn = minibatches(data, out / "hdf5")
     written = out / "written"
