@@ -40,7 +40,7 @@ SPEC = PolicySpec(
     (0.0,) * ACTIONS,
     (1.0,) * ACTIONS,
 )
-PENDULUM = PPOConfig(learning_rate=1e-3, gamma=0.9, epochs=48, draws=2048, passes=10)
+PENDULUM = PPOConfig(learning_rate=1e-3, gamma=0.9, value_coefficient=0.2, epochs=48, draws=2048, passes=10)
 
 app = typer.Typer(add_completion=False)
 

@@ -41,16 +41,16 @@ class CriticConfig:
     gamma: float = 1.0
     critics: Annotated[int, Field(ge=2)] = 5
     critic_hidden: tuple[int, ...] = (128, 128)
-    target_pessimism: float = 1.5  # standard deviations below the mean of the target networks
-    actor_pessimism: float = 2.5  # standard deviations below the mean of the critics
+    target_pessimism: float = 4.0  # standard deviations below the mean of the target networks
+    actor_pessimism: float = 0.5  # standard deviations below the mean of the critics
     polyak: float = 0.005
-    noise: float = 0.3  # of the actions that critics are asked about: 0 the mean, 1 a sample of the policy
+    noise: float = 0.1  # of the actions that critics are asked about: 0 the mean, 1 a sample of the policy
     cloning: float = 0.005  # weight of the log-likelihood of logged actions; 0.002 suits rounds with own data
     seeking: float = 20.0  # weight of the log-likelihood of the best candidate, times its gain; 0 only climbs
     candidates: PositiveInt = 32  # of each state in which actions are sought
-    seekers: PositiveInt = 32  # such states of a batch
+    seekers: PositiveInt = 128  # such states of a batch
     clip: PositiveFloat = 0.5  # largest KL to the reference, per state, in nats
-    epochs: PositiveInt = 40  # the reference is re-anchored at the start of each
+    epochs: PositiveInt = 16  # the reference is re-anchored at the start of each
     steps: PositiveInt = 100  # gradient steps of an epoch
     batch_size: PositiveInt = 256
 

@@ -141,8 +141,10 @@ class Critics:
         """The best (S, A) of random actions and the logged ones, and its gain (S,) over the mean, or 0."""
         mean, pessimism = alpha / (alpha + beta), self.config.actor_pessimism
         drawn = torch.rand(self.config.candidates, *actions.shape, device=actions.device).clamp(MARGIN, 1 - MARGIN)
+        kept = torch.rand_like(drawn) < 0.5  # so that what is right already need not be found again
         free = (alpha + beta < HELD / 2).expand_as(drawn)  # an action that is held is no candidate for anything else
-        candidates = torch.where(free, torch.cat([actions[None], drawn[1:]]), mean)  # (C, S, A)
+        drawn = torch.cat([actions[None], torch.where(kept, mean, drawn)[1:]])
+        candidates = torch.where(free, drawn, mean)  # (C, S, A)
         states = observations.repeat(len(candidates), 1)
         values = pessimistic(self.q(self.critic, states, candidates.flatten(0, 1)), pessimism)  # (C * S,)
         value, which = values.view(candidates.shape[:2]).max(0)  # (S,), (S,)
