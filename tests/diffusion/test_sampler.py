@@ -85,8 +85,8 @@ def test_the_stock_pipeline_gives_the_same_image(
 def steered(state: State) -> Decision:
     """A different schedule for every image: deterministic in what is observed, so batches can be compared."""
     step = 0.3 + 0.5 * torch.sigmoid(state.lr.mean((1, 2, 3)) * 4 - 2)
-    columns = [step, torch.full_like(step, 0.5), torch.full_like(step, 1.2), torch.full_like(step, 0.8)]
-    return decide(state, torch.stack(columns, dim=-1))
+    others = [torch.full_like(step, value) for value in (0.5, 1.2, 0.8, 0.7)]
+    return decide(state, torch.stack([step, *others], dim=-1))
 
 
 def test_an_image_does_not_depend_on_its_batch(ldm: LDM, batch: Batch) -> None:
