@@ -16,8 +16,9 @@ where a~ = E[pi(s)] + noise * (a - E[pi(s)]) with a ~ pi(s) reparameterised: wha
 critics are asked about actions near it.
 
 A gradient finds no way from one plan to another one (stopping now, or going on) when what lies between is worse. So the
-critics are also asked about some actions drawn at random: a* is the best of them, and gain how much better than the
-mean action the critics hold it for, if at all (choosing among candidates as EMaQ, Ghasemipour et al. 2021).
+critics are also asked about some actions of which about half the dimensions are drawn at random and the others are the
+mean's: a* is the best of them, and gain how much better than the mean action the critics hold it for, if at all
+(choosing among candidates as EMaQ, Ghasemipour et al. 2021).
 
 With `dial` the reward's weights are a part of s: every transition is relabelled with weights drawn anew for each step,
 and one policy serves them all (as universal value functions, Schaul et al. 2015; Abels et al. 2019).
@@ -138,7 +139,7 @@ class Critics:
 
     @torch.no_grad()
     def seek(self, observations: Tensor, alpha: Tensor, beta: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
-        """The best (S, A) of random actions and the logged ones, and its gain (S,) over the mean, or 0."""
+        """The best (S, A) of actions around the mean and the logged ones, and its gain (S,) over the mean, or 0."""
         mean, pessimism = alpha / (alpha + beta), self.config.actor_pessimism
         drawn = torch.rand(self.config.candidates, *actions.shape, device=actions.device).clamp(MARGIN, 1 - MARGIN)
         kept = torch.rand_like(drawn) < 0.5  # so that what is right already need not be found again
