@@ -9,7 +9,7 @@ from orl_ldm.report.inputs import Evaluation
 from orl_ldm.report.style import MARKERS, WIDTH, Theme
 
 PANELS = (
-    ("t", "t at the decision"),
+    ("t", "t"),
     ("eta", "eta (fresh noise)"),
     ("detail", "detail (gain)"),
     ("fidelity", "fidelity (projection)"),
