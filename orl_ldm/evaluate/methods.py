@@ -27,7 +27,7 @@ from orl_ldm.streams import normal
 
 @dataclass(frozen=True)
 class Outcome:
-    """B images (B, 3, H, W) at 8-bit levels in [0, 1], denoiser calls (B,), and the decisions (N, 7) if there are any.
+    """B images (B, 3, H, W) at 8-bit levels in [0, 1], denoiser calls (B,), and the decisions (N, 8) if there are any.
 
     Decision rows: slot, decision number, t before it (share of T), step, eta, detail, fidelity, grain.
     """

@@ -58,7 +58,7 @@ class Scores:
     nfe: npt.NDArray[np.int64]  # (N,)
     seconds: npt.NDArray[np.float64]  # (N,)
     pixels: npt.NDArray[np.uint8]  # (N, H, W, 3)
-    decisions: npt.NDArray[np.float32]  # (M, 7), slot counted over all images; empty for methods without any
+    decisions: npt.NDArray[np.float32]  # (M, 8), slot counted over all images; empty for methods without any
 
 
 def evaluate(task: Task, advance: Advance = lambda what, done, total: None) -> Path:
