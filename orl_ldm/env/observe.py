@@ -1,6 +1,6 @@
 """What the policy sees: a short float32 vector per image, computed after the denoiser ran at t.
 
-Every feature is about one by construction (ratios and logarithms), independent of the image size, and computed per
+Every feature is one or less by construction (ratios and logarithms), independent of the image size, and computed per
 image: nothing in it depends on the batch.
 """
 
@@ -17,24 +17,29 @@ TINY = 1e-6
 
 def observe(state: State, schedule: NoiseSchedule, config: SamplerConfig) -> Tensor:
     """Observations (B, F) float32, in the order of FEATURES."""
-    smooth = low_pass(state.x0)
+    fine, base = high_pass(state.x0), high_pass(state.base)
+    added = high_pass(state.x0 - state.base)
     luma = state.lr.mean(dim=1)
     columns = [
         state.t / schedule.num_train_timesteps,
         schedule.log_snr(state.t) / 10,
         state.decisions / config.nfe_max,
         1 - state.nfe / config.nfe_max,
-        rms(state.x0 - smooth),
+        rms(fine),
         state.x0.std(dim=(1, 2, 3)),
         rms(state.x0 - state.x0_before),
         rms(state.eps),
         rms(low_pass(state.x0 - state.base)),
         rms(state.x0 - state.base),
+        correlation(added, base),
+        between_channels(added).square().mean(dim=1).sqrt(),
+        between_channels(fine).mean(dim=1),
         gradient_energy(luma),
         luma.std(dim=(1, 2)),
         luma.mean(dim=(1, 2)),
         spectrum_slope(luma),
         upscale_residual(state.lr),
+        unevenness(luma),
     ]
     return torch.stack([column.to(torch.float32) for column in columns], dim=-1)
 
@@ -42,6 +47,30 @@ def observe(state: State, schedule: NoiseSchedule, config: SamplerConfig) -> Ten
 def rms(x: Tensor) -> Tensor:
     """Root mean square of each image, (B,)."""
     return x.square().mean(dim=tuple(range(1, x.ndim))).sqrt()
+
+
+def high_pass(x: Tensor) -> Tensor:
+    """What the sampler's `low_pass` takes away."""
+    return x - low_pass(x)
+
+
+def correlation(one: Tensor, other: Tensor) -> Tensor:
+    """Of two tensors (B, C, h, w), over all of an image, (B,) in [-1, 1]: 0 where one of them is zero.
+
+    Of what the denoiser adds with what was there: above zero it sharpens, near zero it makes texture of its own.
+    """
+    scale = (one.square().sum(dim=(1, 2, 3)) * other.square().sum(dim=(1, 2, 3))).sqrt()
+    return (one * other).sum(dim=(1, 2, 3)) / (scale + TINY)
+
+
+def between_channels(x: Tensor) -> Tensor:
+    """Correlations over the pixels of each two channels of (B, C, h, w), (B, C * (C - 1) / 2); one 0 for C = 1."""
+    flat = x.flatten(2)
+    flat = flat - flat.mean(dim=2, keepdim=True)
+    flat = flat / (flat.norm(dim=2, keepdim=True) + TINY)
+    rows, columns = torch.tril_indices(x.shape[1], x.shape[1], offset=-1, device=x.device)
+    pairs = (flat @ flat.transpose(1, 2))[:, rows, columns]
+    return pairs if len(rows) else x.new_zeros(len(x), 1)
 
 
 def gradient_energy(luma: Tensor) -> Tensor:
@@ -66,6 +95,14 @@ def spectrum_slope(luma: Tensor) -> Tensor:
     y = (power[:, used] + TINY).log()
     slope: Tensor = (y * x).sum(-1) / x.square().sum()
     return slope
+
+
+def unevenness(luma: Tensor) -> Tensor:
+    """Standard deviation over (B, h, w) of log10 of the local squared gradient, (B,): 0.13 for
+    white noise, one where flat and busy areas meet."""
+    vertical, horizontal = luma.diff(dim=1)[:, :, :-1].square(), luma.diff(dim=2)[:, :-1].square()
+    local = low_pass((vertical + horizontal)[:, None])
+    return torch.log10(local + TINY).std(dim=(1, 2, 3))
 
 
 def upscale_residual(lr: Tensor) -> Tensor:

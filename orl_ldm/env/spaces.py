@@ -20,11 +20,15 @@ FEATURES: Final = (
     "estimate/noise_std",
     "mismatch/low_frequency",
     "mismatch/detail",
+    "estimate/sharpening",
+    "estimate/channels_added",
+    "estimate/channels",
     "lr/gradient",
     "lr/std",
     "lr/mean",
     "lr/spectrum_slope",
     "lr/upscale_residual",
+    "lr/unevenness",
 )
 
 #: name -> (low, high, neutral). Some ranges reach beyond what the sampler can do, and `effective` clamps them: so the
@@ -33,9 +37,9 @@ FEATURES: Final = (
 ACTIONS: Final = {
     "step": (-0.25, 1.0, 1.0),
     "eta": (-0.25, 1.0, 0.0),
-    "detail": (0.5, 2.0, 1.0),
+    "detail": (0.5, 2.5, 1.0),
     "fidelity": (0.0, 1.25, 0.0),
-    "grain": (-0.25, 2.0, 0.0),
+    "grain": (-0.25, 3.0, 0.0),
 }
 
 SPEC: Final = PolicySpec(

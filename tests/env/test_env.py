@@ -10,6 +10,7 @@ from orl_ldm.collect.config import BEHAVIORS
 from orl_ldm.diffusion.config import SamplerConfig
 from orl_ldm.diffusion.ldm import LDM
 from orl_ldm.diffusion.sampler import begin, ends
+from orl_ldm.env.observe import between_channels, correlation, unevenness
 from orl_ldm.env.rollout import roll_out
 from orl_ldm.env.spaces import ACTIONS, FEATURES, SPEC, decide
 from orl_ldm.env.vector import SteeringEnv, SteeringVectorEnv
@@ -141,3 +142,21 @@ def test_the_neutral_action_is_documented() -> None:
         "fidelity": 0.0,
         "grain": 0.0,
     }
+
+
+def test_what_is_added_is_compared_as_numpy_would() -> None:
+    one, other = torch.randn(2, 3, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    expected = [float((a * b).sum() / np.sqrt((a**2).sum() * (b**2).sum())) for a, b in zip(one, other, strict=True)]
+    np.testing.assert_allclose(correlation(one, other), expected, atol=1e-6)
+    assert correlation(one, one).allclose(torch.ones(3)) and correlation(one, -one).allclose(-torch.ones(3))
+    assert correlation(one, 0 * other).eq(0).all()
+    pairs = [np.corrcoef(image.flatten(1).numpy())[np.tril_indices(4, -1)] for image in one]
+    np.testing.assert_allclose(between_channels(one), pairs, atol=1e-5)
+    assert between_channels(one[:, :1]).shape == (3, 1)
+
+
+def test_unevenness_tells_one_texture_from_two() -> None:
+    busy = torch.rand(1, 32, 32, generator=torch.Generator().manual_seed(0))
+    half = torch.where(torch.arange(32) < 16, busy, 0.01 * busy)
+    assert 0.05 < unevenness(busy) < 0.2 and unevenness(half) > 1
+    assert unevenness(0.5 * busy).allclose(unevenness(busy), atol=1e-3)
