@@ -10,7 +10,7 @@ import numpy as np
 
 from orl_ldm.buffer import codec, rules, sidecar, signing, straight
 from orl_ldm.buffer.local import TEMPORARY, Pieces
-from orl_ldm.buffer.schema import Columns, Header, ShardError, Sidecar, is_shard_name
+from orl_ldm.buffer.schema import Columns, ShardError, Sidecar, is_shard_name
 from orl_ldm.buffer.store import Entry, Store, StoreAwayError
 from orl_ldm.errors import UserError
 
@@ -49,7 +49,7 @@ def names(entries: Mapping[str, Entry]) -> list[str]:
 
 def sidecars(store: Store, entries: Mapping[str, Entry], wanted: Sequence[str]) -> dict[str, Sidecar | ShardError]:
     """The sidecar of each shard, or what is wrong with it."""
-    like: Header | None = None
+    like: sidecar.Known | None = None
 
     def outcome(name: str) -> Sidecar | ShardError:
         nonlocal like
@@ -57,13 +57,14 @@ def sidecars(store: Store, entries: Mapping[str, Entry], wanted: Sequence[str]) 
             found = _sidecar(store, entries, name, like)
         except ShardError as error:
             return error
-        like = found.header
+        if like is None or found.header is not like.header:
+            like = sidecar.Known.of(found.header)
         return found
 
     return dict(zip(wanted, store.each(outcome, wanted), strict=True))
 
 
-def _sidecar(store: Store, entries: Mapping[str, Entry], name: str, like: Header | None) -> Sidecar:
+def _sidecar(store: Store, entries: Mapping[str, Entry], name: str, like: sidecar.Known | None) -> Sidecar:
     if not is_shard_name(name):
         raise ShardError("has a name that is not allowed (letters, digits, . _ - only, at most 128)")
     path = name + SIDECAR_SUFFIX

@@ -8,7 +8,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any, NoReturn, TypeVar, get_args
+from typing import Any, NamedTuple, NoReturn, TypeVar, get_args
 
 from orl_ldm.buffer import signing
 from orl_ldm.buffer.schema import (
@@ -61,15 +61,31 @@ def sealed(head: bytes) -> bytes:
     return head + _SEAL + hashlib.sha256(head).hexdigest().encode() + _END
 
 
-def loads(content: bytes, name: str, like: Header | None = None) -> Sidecar:
+class Known(NamedTuple):
+    """A header that has been read, and its text in a sidecar: shards of a collection repeat it, and it may be long."""
+
+    header: Header
+    text: str
+
+    @staticmethod
+    def of(header: Header) -> "Known":
+        """As `dumps` writes it."""
+        return Known(header, f'"header": {json.dumps(vars(header), allow_nan=False)}')
+
+
+def loads(content: bytes, name: str, like: Known | None = None) -> Sidecar:
     """The sidecar of shard `name` from its file's content, signed with this process's key if it has one.
 
-    Where its header says what `like` says, it is `like`: shards of a collection repeat it, and it may be long.
-    Raises ShardError, saying what is wrong with it.
+    Where its header is written as `like` is, it is that one and is not read again. Raises ShardError, saying what is
+    wrong with it.
     """
     if len(content) > MAX_SIDECAR_BYTES:
         raise ShardError(f"has a sidecar of {len(content)} bytes, more than {MAX_SIDECAR_BYTES}")
-    doc = _parse(content)
+    text = _decoded(content)
+    # What stands for the text could be a value by itself: unless the text was there, it is refused. Objects within
+    # others have no such key.
+    short = text.replace(like.text, '"header": null', 1) if like else text
+    doc = _parse(short)
     schema = _take(doc, "schema", int)
     if schema not in READABLE_SCHEMAS:
         raise OtherSchemaError(
@@ -89,7 +105,7 @@ def loads(content: bytes, name: str, like: Header | None = None) -> Sidecar:
         schema=schema,
         name=_take(doc, "name", str),
         codec=codec,  # type: ignore[arg-type]  # checked above
-        header=_header(_take(doc, "header", dict), like),
+        header=like.header if like and short != text and doc["header"] is None else _header(_take(doc, "header", dict)),
         rows=_take(doc, "rows", int),
         episodes=_take(doc, "episodes", int),
         bytes=_take(doc, "bytes", int),
@@ -102,9 +118,16 @@ def loads(content: bytes, name: str, like: Header | None = None) -> Sidecar:
     return sidecar
 
 
-def _parse(content: bytes) -> dict[str, Any]:
+def _decoded(content: bytes) -> str:
     try:
-        doc = json.loads(content.decode(), object_pairs_hook=_unique, parse_constant=_refuse_constant)
+        return content.decode()
+    except ValueError as error:
+        raise ShardError(f"has a sidecar that is not JSON ({error}): restore it, or collect the shard again") from None
+
+
+def _parse(text: str) -> dict[str, Any]:
+    try:
+        doc = json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
         raise ShardError(f"has a sidecar that is not JSON ({error}): restore it, or collect the shard again") from None
     if not isinstance(doc, dict):
@@ -162,9 +185,7 @@ def _check(sidecar: Sidecar, name: str) -> None:
         raise ShardError(f"declares columns of {memory} bytes in {sidecar.bytes} bytes of data, which cannot be")
 
 
-def _header(doc: Mapping[str, Any], like: Header | None) -> Header:
-    if like is not None and doc == {key: list(v) if isinstance(v, tuple) else v for key, v in vars(like).items()}:
-        return like
+def _header(doc: Mapping[str, Any]) -> Header:
     _check_keys(doc, set(Header.__dataclass_fields__), "header")
     for key in ("feature_names", "action_names", "term_names"):
         _check_items(key, _take(doc, key, list), str)

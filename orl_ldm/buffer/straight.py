@@ -17,8 +17,8 @@ from orl_ldm.buffer.schema import Columns, ShardError, Sidecar
 
 Filled = tuple[tuple[str, ...], frozenset[str]]
 
-#: Bytes that are read, hashed and judged at a time: they stay in a core's cache.
-BLOCK = 2**20
+#: Bytes that are read, hashed and judged at a time: they stay in a processor's cache.
+BLOCK = 2**22
 
 
 def fill(path: Path, shard: Sidecar, into: Columns, hashes: Iterable[codec.Hash]) -> Filled | None:

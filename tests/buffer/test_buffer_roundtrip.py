@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from orl_ldm.buffer import SCHEMA_VERSION, BufferWriter, Header, ImageRef, codec, read, rules, schema, sidecar, verify
-from orl_ldm.buffer.schema import CodecName
+from orl_ldm.buffer.schema import CodecName, ShardError
 from orl_ldm.errors import UserError
 
 BOTH = pytest.mark.parametrize("codec_name", ["hdf5", "zarr"])
@@ -98,6 +98,20 @@ def test_any_sidecar_survives_its_json(
         schema.Images.of(refs),
     )
     assert sidecar.loads(sidecar.dumps(described), name(0)) == described
+
+
+def test_a_header_that_is_known_is_not_read_again_and_none_is_made_up(tmp_path: Path) -> None:
+    described = write(tmp_path, 0, "hdf5")
+    content, like = sidecar.dumps(described), sidecar.Known.of(described.header)
+    assert sidecar.loads(content, name(0), like) == described
+    assert sidecar.loads(content, name(0), like).header is described.header
+    other = replace(described, header=replace(described.header, seed=described.header.seed + 1))
+    assert sidecar.loads(sidecar.dumps(other), name(0), like) == other
+    head = content[: content.index(b'"seal": "')]
+    none = head.replace(like.text.encode(), b'"header": null')
+    for forged in (none, none.replace(b'"images": {', b'"images": {' + like.text.encode() + b", ")):
+        with pytest.raises(ShardError, match=r"where a dict is needed|keys"):
+            sidecar.loads(sidecar.sealed(forged), name(0), like)
 
 
 def test_both_codecs_hold_the_same(tmp_path: Path) -> None:
