@@ -40,7 +40,7 @@ class CriticConfig:
     learning_rate: PositiveFloat = 5e-4  # at the start; it falls along a cosine
     gamma: float = 1.0
     critics: Annotated[int, Field(ge=2)] = 5
-    critic_hidden: tuple[int, ...] = (128, 128)
+    critic_hidden: tuple[int, ...] = (256, 256)
     target_pessimism: float = 4.0  # standard deviations below the mean of the target networks
     actor_pessimism: float = 0.5  # standard deviations below the mean of the critics
     polyak: float = 0.005

@@ -8,7 +8,7 @@ cloning term (as TD3+BC, Fujimoto and Gu 2021), and may move only so far from a 
 start of every epoch (as the clip of PPO, Schulman et al. 2017; re-anchored offline as in BPPO, Zhuang et al. 2023).
 
     y = r + gamma * (mean - target_pessimism * std)_j Q'_j(s', a~')
-    critics minimise Huber(Q_j(s, a) - y)
+    critics minimise Huber(Q_j(s, a) - y), term by term
     the actor maximises, while KL(pi(s) || reference(s)) <= clip,
         (mean - actor_pessimism * std)_j Q_j(s, a~) + cloning * log pi(a | s) + seeking * gain * log pi(a* | s)
 
@@ -21,10 +21,12 @@ mean's: a* is the best of them, and gain how much better than the mean action th
 (choosing among candidates as EMaQ, Ghasemipour et al. 2021).
 
 With `dial` the reward's weights are a part of s: every transition is relabelled with weights drawn anew for each step,
-and one policy serves them all (as universal value functions, Schaul et al. 2015; Abels et al. 2019).
+and one policy serves them all (as universal value functions, Schaul et al. 2015). A critic says what an action brings
+of each term, and the weights make a value of it (Abels et al. 2019): so every transition teaches all of the terms. What
+pessimism takes from the value, it takes from the terms by their shares in it.
 
 Legend: M critics, B batch, S of it where actions are sought, C candidates, N transitions, E episodes, F observation
-features, P preferences (0 without dial), A action dimensions.
+features, P preferences (0 without dial), R terms of the reward (1 without dial), A action dimensions.
 """
 
 import copy
@@ -62,7 +64,8 @@ class Critics:
         self.policy = BetaPolicy(spec, config.hidden).to(device)
         self.policy.set_normalisation(data.observations, config.hide)
         self.reference = copy.deepcopy(self.policy)
-        self.critic = Ensemble(self.config.critics, inputs, self.config.critic_hidden).to(device)
+        terms = self.preferences.gains.shape[1]
+        self.critic = Ensemble(self.config.critics, inputs, self.config.critic_hidden, terms).to(device)
         self.target = copy.deepcopy(self.critic)
         self.actor_optimizer = Adam(self.policy.parameters(), lr=self.config.learning_rate, fused=True)
         self.critic_optimizer = Adam(self.critic.parameters(), lr=self.config.learning_rate, fused=True)
@@ -88,7 +91,7 @@ class Critics:
         for step in range(index * c.steps, (index + 1) * c.steps):
             seed_step(self.seed, step)
             rows = draw(self.seed, step, len(data), c.batch_size).to(data.rewards.device)
-            preference, rewards = self.preferences.draw(rows)  # (B, P), (B,)
+            preference = self.preferences.draw(len(rows))  # (B, P)
             observations = torch.cat([data.observations[rows], preference], dim=-1)  # (B, F + P)
             actions = data.actions[rows]  # (B, A)
 
@@ -96,9 +99,13 @@ class Critics:
             with torch.no_grad():
                 following = torch.cat([data.next_observations[rows], preference], dim=-1)  # (B, F + P)
                 next_actions = self.act(*self.policy.concentrations(following))  # (B, A)
-                next_q = pessimistic(self.q(self.target, following, next_actions), c.target_pessimism)  # (B,)
-                y = rewards + c.gamma * torch.where(data.ends[rows], 0.0, next_q)  # (B,)
-            q = self.q(self.critic, observations, actions)  # (M, B)
+                next_terms = self.terms(self.target, following, next_actions)  # (M, B, R)
+                shares = self.preferences.shares(preference)  # (B, R)
+                doubt = c.target_pessimism * (next_terms * shares).sum(-1).std(0)  # (B,)
+                toll = doubt[:, None] * shares / shares.square().sum(-1, keepdim=True)  # (B, R) that adds up to it
+                ends = data.ends[rows, None]
+                y = self.preferences.gains[rows] + c.gamma * torch.where(ends, 0.0, next_terms.mean(0) - toll)  # (B, R)
+            q = self.terms(self.critic, observations, actions)  # (M, B, R)
             critic_loss = F.huber_loss(q, y.expand_as(q))
             self.critic_optimizer.zero_grad()
             critic_loss.backward()  # type: ignore[no-untyped-call]
@@ -127,10 +134,14 @@ class Critics:
             sums += torch.stack([actor_loss, critic_loss, entropy, kl.mean(), clipped]).detach()
         return self.metrics(*(sums / c.steps).tolist())
 
+    def terms(self, critics: Ensemble, observations: Tensor, actions: Tensor) -> Tensor:
+        """What unit actions (B, A) bring of each term, (M, B, R)."""
+        return critics.outputs(torch.cat([self.policy.normalise(observations), 2 * actions - 1], dim=-1))
+
     def q(self, critics: Ensemble, observations: Tensor, actions: Tensor) -> Tensor:
-        """Values (M, B) of unit actions (B, A)."""
-        x = ((observations - self.policy.obs_mean) / self.policy.obs_std).clamp(-10, 10)
-        return critics.forward(torch.cat([x, 2 * actions - 1], dim=-1))
+        """Values (M, B) of unit actions (B, A) under the preferences that the observations (B, F + P) end with."""
+        shares = self.preferences.shares(observations[:, self.data.observations.shape[1] :])  # (B, R)
+        return (self.terms(critics, observations, actions) * shares).sum(-1)
 
     def act(self, alpha: Tensor, beta: Tensor) -> Tensor:
         """Unit actions (B, A) that the critics are asked about: between the mean, taken at evaluation, and a sample."""

@@ -1,6 +1,7 @@
 """The dial: weights of the reward as a part of the observation, drawn anew for every transition that is learned from.
 
-Legend: B batch, N transitions, F features, P preferences: 4 in the order of WEIGHTED, or 0 where the weights are fixed.
+Legend: B batch, N transitions, F features, P preferences: 4 in the order of WEIGHTED, or 0 where the weights are fixed,
+R terms: 4, or 1 where the weights are fixed.
 """
 
 from dataclasses import astuple
@@ -18,28 +19,35 @@ SPREAD = (1.2, 1.2, 2.0, 0.6)
 
 
 class Preferences:
-    """Draws weights and relabels rewards; without a dial there are no weights, and rewards are those of the data."""
+    """Draws weights, and says what they make of the terms; without a dial the only term is the reward itself.
+
+    Terms are in standard deviations of their own, and so is what they come to under any weights.
+    """
 
     def __init__(self, data: Dataset, dial: bool) -> None:
         """Raises UserError when the data are shaped: potentials have no terms to weigh."""
-        self.data, self.names = data, WEIGHTED if dial else ()
+        self.names = WEIGHTED if dial else ()
         weights = torch.tensor(astuple(data.weights)).to(data.rewards)
         self._judged = weights / weights.sum() if dial else weights[:0]
-        if dial and not torch.allclose(data.rewards, self.rewards(data.gains, self._judged), atol=1e-4):
+        self._covariance = data.gain_covariance if dial else torch.ones(1, 1).to(data.rewards)
+        self._std = self._covariance.diagonal().clamp(min=1e-12).sqrt()  # (R,)
+        #: (N, R) what an episode gains, on its last transition.
+        self.gains = data.gains / self._std if dial else data.rewards[:, None]
+        if dial and not torch.allclose(data.rewards, (self.gains * self.shares(self._judged)).sum(-1), atol=1e-4):
             raise UserError("train.dial relabels rewards by their terms: it does not go with shaping")
 
-    def draw(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Weights (B, P) that sum to 1, from torch's generator, and rewards (B,) under them in standard deviations."""
-        data = self.data
+    def draw(self, count: int) -> Tensor:
+        """Weights (B, P) that sum to 1, from torch's generator."""
         if not self.names:
-            return data.rewards.new_zeros(len(rows), 0), data.rewards[rows]
-        weights = Dirichlet(torch.tensor(SPREAD)).sample((len(rows),)).to(data.rewards)
-        return weights, self.rewards(data.gains[rows], weights)
+            return self._std.new_zeros(count, 0)
+        return Dirichlet(torch.tensor(SPREAD)).sample((count,)).to(self._std)
 
-    def rewards(self, gains: Tensor, weights: Tensor) -> Tensor:
-        """(B,) of gains (B, 4) under weights (B, 4) or (4,), each in the standard deviations of its own weights."""
-        variance = ((weights @ self.data.gain_covariance) * weights).sum(-1)
-        return (gains * weights).sum(-1) / variance.clamp(min=1e-12).sqrt()
+    def shares(self, weights: Tensor) -> Tensor:
+        """(B, R) by which terms in their units add up to the reward in its own, of weights (B, P); or (R,) of (P,)."""
+        if not self.names:
+            return torch.ones_like(self._std).expand(*weights.shape[:-1], 1)
+        variance = ((weights @ self._covariance) * weights).sum(-1, keepdim=True)
+        return weights * self._std / variance.clamp(min=1e-12).sqrt()
 
     def judged(self, observations: Tensor) -> Tensor:
         """Observations (N, F) with the weights that the run is judged by behind them, (N, F + P)."""
