@@ -48,9 +48,9 @@ class CriticConfig:
     cloning: float = 0.005  # weight of the log-likelihood of logged actions; 0.002 suits rounds with own data
     seeking: float = 20.0  # weight of the log-likelihood of the best candidate, times its gain; 0 only climbs
     candidates: PositiveInt = 32  # of each state in which actions are sought
-    seekers: PositiveInt = 128  # such states of a batch
+    seekers: PositiveInt = 32  # such states of a batch
     clip: PositiveFloat = 0.5  # largest KL to the reference, per state, in nats
-    epochs: PositiveInt = 16  # the reference is re-anchored at the start of each
+    epochs: PositiveInt = 32  # the reference is re-anchored at the start of each
     steps: PositiveInt = 100  # gradient steps of an epoch
     batch_size: PositiveInt = 256
 

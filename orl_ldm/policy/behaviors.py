@@ -61,7 +61,7 @@ class PacedPolicy:
 
 
 class Explorer:
-    """A policy with its concentrations scaled by `factor` in (0, 1]: the same mean, a wider spread, exact log-probs."""
+    """A policy with its concentrations times `factor`: the same mean, wider below 1 and narrower above."""
 
     def __init__(self, policy: Policy, factor: float) -> None:
         self.spec, self.policy, self.factor = policy.spec, policy, factor
