@@ -29,12 +29,11 @@ def is_part(value: object) -> object:
 class CollectConfig:
     """How much to collect, and how to behave.
 
-    `policy`: a policy folder to explore around (its concentrations times `concentration`: a policy that is judged by its
-    mean has little reason to be narrow), or empty for `behaviors`, each
-    with `rollouts` of every image: "broad", the same Beta in every decision, mostly for few calls, and "paced", calls
-    that lie evenly in t, up to nfe_max of them. Their concentrations per action (step, eta, detail, fidelity, grain)
-    are `alpha` and `beta`, by default those of BEHAVIORS. `prefer` turns the dial of a policy that was trained with
-    one.
+    `policy`: a policy folder to explore around, with its concentrations times `concentration` (judged by its mean, it
+    has little reason to be narrow by itself); or empty for `behaviors`, each with `rollouts` of every image: "broad",
+    the same Beta in every decision, mostly for few calls, and "paced", calls that lie evenly in t, up to nfe_max of
+    them. Their concentrations per action (step, eta, detail, fidelity, grain) are `alpha` and `beta`, by default those
+    of BEHAVIORS. `prefer` turns the dial of a policy that was trained with one.
     `part` "2/3" is every third unit of work from the second on: three machines or processes that have a part each
     publish what one would, in one buffer or in three.
     """
