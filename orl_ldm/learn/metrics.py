@@ -28,7 +28,7 @@ ALARMS: dict[str, tuple[Callable[[float], bool], str]] = {
     ),
     "policy/at_limit": (
         lambda x: x > 0.9,
-        "nearly all concentrations of one dimension are at their lower limit; doubt what was learned of it",
+        "one dimension's distribution is flat nearly everywhere; doubt what was learned of it",
     ),
     "offline/largest_ratio": (lambda x: x > 1e4, "a few transitions outweigh all others; doubt the estimated reward"),
 }
@@ -70,13 +70,13 @@ def spread(alpha: Tensor, beta: Tensor, names: Sequence[str]) -> Metrics:
     """What the Betas of free actions look like, from concentrations (N, A) of the actions `names`, "" where held.
 
     An entropy for each action, in nats of the unit interval; and, of the worst action, the share of means within 2 % of
-    a bound, and that of concentrations within 0.01 of 1, which is as low as a BetaPolicy's go.
+    a bound, and that of flat ones: with both concentrations within 0.01 of 1, as low as a BetaPolicy's go.
     """
     free = [i for i, name in enumerate(names) if name]
     mean = alpha / (alpha + beta)
     entropy = {f"policy/entropy_{names[i]}": float(densities.entropy(alpha[:, [i]], beta[:, [i]]).mean()) for i in free}
     near = ((mean < 0.02) | (mean > 0.98)).double().mean(0)[free]  # (free,)
-    low = (((alpha - 1).abs() < 0.01) | ((beta - 1).abs() < 0.01)).double().mean(0)[free]  # (free,)
+    low = (((alpha - 1).abs() < 0.01) & ((beta - 1).abs() < 0.01)).double().mean(0)[free]  # (free,)
     worst = {"policy/saturation": near, "policy/at_limit": low}
     return entropy | {name: float(share.max()) if free else 0.0 for name, share in worst.items()}
 

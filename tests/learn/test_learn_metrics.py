@@ -47,3 +47,5 @@ def test_saturation_is_that_of_the_worst_free_action() -> None:
     uniform = spread(alpha, beta, ("detail", "step", "eta"))
     assert (uniform["policy/entropy_detail"], uniform["policy/at_limit"]) == (pytest.approx(0.0, abs=1e-6), 1.0)
     assert "policy/at_limit" in alarms(uniform) and not alarms(found)
+    low = spread(torch.ones(2, 1), torch.full((2, 1), 9.0), ("step",))  # a mean of 0.1, as that of stopping
+    assert low["policy/at_limit"] == 0
