@@ -29,11 +29,11 @@ def is_part(value: object) -> object:
 class CollectConfig:
     """How much to collect, and how to behave.
 
-    `policy`: a policy folder to explore around, with its concentrations times `concentration` (judged by its mean, it
-    has little reason to be narrow by itself); or empty for `behaviors`, each with `rollouts` of every image: "broad",
-    the same Beta in every decision, mostly for few calls, and "paced", calls that lie evenly in t, up to nfe_max of
-    them. Their concentrations per action (step, eta, detail, fidelity, grain) are `alpha` and `beta`, by default those
-    of BEHAVIORS. `prefer` turns the dial of a policy that was trained with one.
+    `policy`: a policy folder to explore around, with its concentrations times `concentration`; or empty for
+    `behaviors`, each with `rollouts` of every image: "broad", the same Beta in every decision, mostly for few calls,
+    and "paced", calls that lie evenly in t, up to nfe_max of them. Their concentrations per action (step, eta, detail,
+    fidelity, grain) are `alpha` and `beta`, by default those of BEHAVIORS. `prefer` turns the dial of a policy that was
+    trained with one.
     `part` "2/3" is every third unit of work from the second on: three machines or processes that have a part each
     publish what one would, in one buffer or in three.
     """
@@ -50,7 +50,7 @@ class CollectConfig:
     seed: NonNegativeInt = 42
     policy: str = ""
     prefer: str = ""
-    concentration: PositiveFloat = 4.0
+    concentration: PositiveFloat = 0.5
     behaviors: Annotated[tuple[Literal["broad", "paced"], ...], Field(min_length=1)] = ("broad",)
     alpha: Concentrations | None = None
     beta: Concentrations | None = None

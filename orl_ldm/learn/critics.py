@@ -15,6 +15,10 @@ start of every epoch (as the clip of PPO, Schulman et al. 2017; re-anchored offl
 where a~ = E[pi(s)] + noise * (a - E[pi(s)]) with a ~ pi(s) reparameterised: what is evaluated later is the mean, so the
 critics are asked about actions near it.
 
+What is learned of an episode is its gain over the image's other rollouts, which were good plans for some images and bad
+ones for others. From the second epoch on, what the critics leave of the gains of an image on average is taken for that
+offset, and away from them (fixed effects, fitted in turns with the critics: backfitting, Breiman and Friedman 1985).
+
 A gradient finds no way from one plan to another one (stopping now, or going on) when what lies between is worse. So the
 critics are also asked about some actions of which about half the dimensions are drawn at random and the others are the
 mean's: a* is the best of them, and gain how much better than the mean action the critics hold it for, if at all
@@ -61,6 +65,9 @@ class Critics:
         self.preferences = Preferences(data, config.dial)
         spec = replace(data.spec, preference_names=self.preferences.names)
         inputs = len(spec.feature_names) + len(spec.preference_names) + len(spec.action_names)
+        self.fixed_effects = config.image_baseline
+        #: Each episode's image by its number (E,), and how many episodes each image has.
+        _, self.image, self.rollouts = torch.unique(data.image, return_inverse=True, return_counts=True)
         self.policy = BetaPolicy(spec, config.hidden).to(device)
         self.policy.set_normalisation(data.observations, config.hide)
         self.reference = copy.deepcopy(self.policy)
@@ -87,6 +94,7 @@ class Critics:
         rate = c.learning_rate * max(cosine(index / c.epochs), 0.02)
         for group in (*self.actor_optimizer.param_groups, *self.critic_optimizer.param_groups):
             group["lr"] = rate
+        gains = self.gains() if index and self.fixed_effects else self.preferences.gains  # (N, R)
         sums = torch.zeros(5, device=data.rewards.device)
         for step in range(index * c.steps, (index + 1) * c.steps):
             seed_step(self.seed, step)
@@ -104,7 +112,7 @@ class Critics:
                 doubt = c.target_pessimism * (next_terms * shares).sum(-1).std(0)  # (B,)
                 toll = doubt[:, None] * shares / shares.square().sum(-1, keepdim=True)  # (B, R) that adds up to it
                 ends = data.ends[rows, None]
-                y = self.preferences.gains[rows] + c.gamma * torch.where(ends, 0.0, next_terms.mean(0) - toll)  # (B, R)
+                y = gains[rows] + c.gamma * torch.where(ends, 0.0, next_terms.mean(0) - toll)  # (B, R)
             q = self.terms(self.critic, observations, actions)  # (M, B, R)
             critic_loss = F.huber_loss(q, y.expand_as(q))
             self.critic_optimizer.zero_grad()
@@ -142,6 +150,20 @@ class Critics:
         """Values (M, B) of unit actions (B, A) under the preferences that the observations (B, F + P) end with."""
         shares = self.preferences.shares(observations[:, self.data.observations.shape[1] :])  # (B, R)
         return (self.terms(critics, observations, actions) * shares).sum(-1)
+
+    @torch.no_grad()
+    def gains(self) -> Tensor:
+        """Gains (N, R) without each image's offset, on the last transitions of episodes."""
+        data, gains = self.data, self.preferences.gains.clone()
+        last = torch.cat([data.starts[1:], data.starts.new_tensor([len(data)])]) - 1  # (E,)
+
+        def told(observations: Tensor, actions: Tensor) -> Tensor:
+            return self.terms(self.critic, self.preferences.judged(observations), actions).mean(0)  # (B, R)
+
+        left = gains[last] - in_blocks(told, data.observations[last], data.actions[last])  # (E, R)
+        sums = left.new_zeros(len(self.rollouts), left.shape[1]).index_add_(0, self.image, left)
+        gains[last] -= (sums / self.rollouts[:, None])[self.image]
+        return gains
 
     def act(self, alpha: Tensor, beta: Tensor) -> Tensor:
         """Unit actions (B, A) that the critics are asked about: between the mean, taken at evaluation, and a sample."""
