@@ -7,7 +7,8 @@ those images it is also known how well the model predicts. No test image takes p
 The model's doubt about any policy is larger than what candidates differ by, but most of it is about all of them alike:
 so they are compared in pairs, image by image. And of candidates that it cannot tell apart the latest is the one that
 has learned the longest: it is accepted unless it is behind the best by more than `margin` standard errors of their
-difference (the one-standard-error rule, Breiman et al. 1984).
+difference (as by the one-standard-error rule, Breiman et al. 1984). The model plays expected observations: what a
+policy gains by what a call shows of an image, beyond that, is not seen, so the margin is two.
 """
 
 import copy
@@ -91,7 +92,7 @@ def facts(state: Progress, judge: Acceptance, behaviour: float) -> dict[str, Any
     accepted = next(entry for entry in state.judged if entry["epoch"] == state.accepted)
     why = (
         f"the latest of {len(state.judged)} checkpoints that is level with the best on {images(judge.held)[1]} "
-        f"held-out images (margin: {judge.config.margin:g} standard error)"
+        f"held-out images (margin: {judge.config.margin:g} standard errors)"
     )
     explained = judge.model.explained_variance(judge.held)
     return {

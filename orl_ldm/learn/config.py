@@ -101,7 +101,7 @@ class JudgeConfig:
 
     held_out: Annotated[float, Field(ge=0, lt=1)] = 0.15  # share of the images; 0 accepts the last checkpoint
     candidates: PositiveInt = 20  # checkpoints that are judged, evenly spaced
-    margin: NonNegativeFloat = 1.0  # standard errors that the accepted checkpoint may be behind the best
+    margin: NonNegativeFloat = 2.0  # standard errors that the accepted checkpoint may be behind the best
     members: Annotated[int, Field(ge=2)] = 5
     hidden: tuple[int, ...] = (64, 64)
     learning_rate: PositiveFloat = 2e-3
