@@ -157,10 +157,11 @@ class Critics:
         data, gains = self.data, self.preferences.gains.clone()
         last = torch.cat([data.starts[1:], data.starts.new_tensor([len(data)])]) - 1  # (E,)
 
-        def told(observations: Tensor, actions: Tensor) -> Tensor:
-            return self.terms(self.critic, self.preferences.judged(observations), actions).mean(0)  # (B, R)
+        def told(rows: Tensor) -> Tensor:
+            seen = self.preferences.judged(data.observations[rows])  # (B, F + P)
+            return self.terms(self.critic, seen, data.actions[rows]).mean(0)  # (B, R)
 
-        left = gains[last] - in_blocks(told, data.observations[last], data.actions[last])  # (E, R)
+        left = gains[last] - in_blocks(told, last)  # (E, R)
         sums = left.new_zeros(len(self.rollouts), left.shape[1]).index_add_(0, self.image, left)
         gains[last] -= (sums / self.rollouts[:, None])[self.image]
         return gains

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 #: Rows that a network sees at once; a few megabytes of activations.
-BLOCK = 1024
+BLOCK = 512
 
 
 def in_blocks(function: Callable[..., Tensor], *columns: Tensor) -> Tensor:

@@ -24,8 +24,8 @@ from orl_ldm.learn import CriticConfig, PPOConfig, TrainConfig, train
 
 buffer, out, limit = sys.argv[1], sys.argv[2], int(sys.argv[3])
 threading.stack_size(2**20)  # stacks are set aside rather than used, but count
-config = TrainConfig((buffer,), "", device="cpu", critics=CriticConfig(epochs=2, steps=3, batch_size=64),
-                     ppo=PPOConfig(epochs=2, draws=256))
+critics = CriticConfig(epochs=2, steps=3, batch_size=64, critic_hidden=(64, 64))  # networks count as well
+config = TrainConfig((buffer,), "", device="cpu", critics=critics, ppo=PPOConfig(epochs=2, draws=256))
 for algo in ("critics", "ppo"):
     train(replace(config, algo=algo, out=f"{out}/free-{algo}"), progress=False)
 status = open("/proc/self/status").read()
