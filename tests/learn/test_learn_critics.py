@@ -1,6 +1,6 @@
 """The default learner: a stacked ensemble that is M networks, and policies near the optimum of known processes."""
 
-from dataclasses import astuple
+from dataclasses import astuple, replace
 from pathlib import Path
 
 import numpy as np
@@ -88,6 +88,42 @@ def test_one_policy_serves_every_preference(tmp_path: Path) -> None:
         means.append(toys.mean_of(toy, held))
         assert sum(astuple(weights)) == pytest.approx(1)
     assert means == pytest.approx([0.2, 0.5, 0.8], abs=0.08)
+
+
+def test_the_weights_make_a_value_of_the_terms(tmp_path: Path) -> None:
+    toys.collect(toys.Dial(), tmp_path / "buffer", 20)
+    config = TrainConfig((str(tmp_path / "buffer"),), "", critics=SMALL, dial=True)
+    data = load(config, torch.device("cpu"))[0]
+    learner = Critics(data, config)
+    torch.manual_seed(0)
+    weights = learner.preferences.draw(len(data))
+    torch.testing.assert_close(weights.sum(-1), torch.ones(len(data)))
+    gained = (learner.preferences.gains * learner.preferences.shares(weights)).sum(-1)
+    spread = torch.einsum("np,pq,nq->n", weights, data.gain_covariance, weights).sqrt()
+    torch.testing.assert_close(gained, (data.gains * weights).sum(-1) / spread)
+    seen = torch.cat([data.observations, weights], dim=-1)
+    terms = learner.terms(learner.critic, seen, data.actions)
+    assert terms.shape == (SMALL.critics, len(data), 4)
+    expected = (terms * learner.preferences.shares(weights)).sum(-1)
+    torch.testing.assert_close(learner.q(learner.critic, seen, data.actions), expected)
+
+
+def test_what_an_image_s_other_rollouts_were_like_is_not_learned(tmp_path: Path) -> None:
+    """Gains are the same, whatever is added to all those of an image; only ends of episodes gain anything."""
+    toys.collect(toys.Patience(), tmp_path / "buffer", 30)
+    config = TrainConfig((str(tmp_path / "buffer"),), "", weights=toys.WEIGHTS, critics=SMALL)
+    data = load(config, torch.device("cpu"))[0]
+    _, image = data.image.unique(return_inverse=True)
+    offset = torch.randn(int(image.max()) + 1)[image]
+    shifted = data.rewards.clone()
+    shifted[data.ends] += offset
+    found = []
+    for one in (data, replace(data, rewards=shifted)):
+        torch.manual_seed(0)
+        found.append(Critics(one, config).gains())
+    torch.testing.assert_close(found[0], found[1], atol=1e-5, rtol=0)
+    assert found[0][~data.ends].eq(0).all()
+    assert not torch.allclose(found[0], data.rewards[:, None], atol=0.1)
 
 
 def test_a_plan_beyond_a_worse_one_is_sought(tmp_path: Path) -> None:
