@@ -22,13 +22,13 @@ def frontier(evaluation: Evaluation, theme: Theme) -> Figure:
     """PSNR against LPIPS, a numbered point per method; a line joins those that none beats in both.
 
     Areas grow with NFE. The autoencoder's ceiling lies far off and is told in the corner. Where one policy was turned
-    to several preferences, a second line joins its points.
+    to several preferences, a second line joins those of its points that no other of them beats in both.
     """
     means = summarise(evaluation.per_image, by_scene=False)
     ceiling = means["method"] == evaluation.roles.get("ceiling")
     ranked = means[~ceiling]
     steered = str(evaluation.roles.get("steered"))
-    dial = ranked[ranked["method"].str.startswith(f"{steered}, prefer")].sort_values("lpips")
+    dial = ranked[ranked["method"].str.startswith(f"{steered}, prefer")]
     colours = {steered: theme.accent, evaluation.roles.get("fixed"): theme.rival}
     colours |= dict.fromkeys(dial["method"], theme.accent)
     figure = Figure(figsize=(WIDTH, 3.9 + 0.17 * len(ranked)), layout="constrained")
@@ -41,7 +41,8 @@ def frontier(evaluation: Evaluation, theme: Theme) -> Figure:
         labels.append(Label(str(number), (mean["lpips"], mean["psnr"]), area**0.5 / 2, colour))
     front = _front(ranked)
     axes.plot(front["lpips"], front["psnr"], "--", color=theme.muted, linewidth=1, zorder=2)
-    axes.plot(dial["lpips"], dial["psnr"], color=theme.accent, linewidth=1.6, zorder=2)
+    turned = _front(dial)
+    axes.plot(turned["lpips"], turned["psnr"], color=theme.accent, linewidth=1.6, zorder=2)
     axes.set(xlabel="LPIPS (lower is better)", ylabel="PSNR (dB, higher is better)")
     axes.margins(x=0.1, y=0.14)
     corner = "↖ better" + "".join(
