@@ -98,8 +98,10 @@ def spectrum_slope(luma: Tensor) -> Tensor:
 
 
 def unevenness(luma: Tensor) -> Tensor:
-    """Standard deviation over (B, h, w) of log10 of the local squared gradient, (B,): 0.13 for
-    white noise, one where flat and busy areas meet."""
+    """Standard deviation of log10 of the local squared gradient over (B, h, w), (B,).
+
+    0.13 for white noise, one where flat and busy areas meet.
+    """
     vertical, horizontal = luma.diff(dim=1)[:, :, :-1].square(), luma.diff(dim=2)[:, :-1].square()
     local = low_pass((vertical + horizontal)[:, None])
     return torch.log10(local + TINY).std(dim=(1, 2, 3))

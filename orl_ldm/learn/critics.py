@@ -155,7 +155,7 @@ class Critics:
     def gains(self) -> Tensor:
         """Gains (N, R) without each image's offset, on the last transitions of episodes."""
         data, gains = self.data, self.preferences.gains.clone()
-        last = torch.cat([data.starts[1:], data.starts.new_tensor([len(data)])]) - 1  # (E,)
+        last = data.ends.nonzero()[:, 0]  # (E,)
 
         def told(rows: Tensor) -> Tensor:
             seen = self.preferences.judged(data.observations[rows])  # (B, F + P)
