@@ -20,6 +20,7 @@ PURPOSES = {
     "start": 7,
     "judge": 8,
     "grain": 9,
+    "project": 10,
 }
 
 

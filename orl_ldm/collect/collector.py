@@ -65,7 +65,8 @@ def behavior(config: CollectConfig, nfe_max: int) -> tuple[Policy, str]:
         weights.update(key.encode() + tensor.cpu().numpy().tobytes())
     if network.spec.preference_names:
         weights.update(repr(preferred).encode())
-    return Explorer(policy, config.concentration), f"explore-{weights.hexdigest()[:12]}-{config.concentration:g}"
+    factors = "-".join(f"{factor:g}" for factor in config.concentration)
+    return Explorer(policy, config.concentration), f"explore-{weights.hexdigest()[:12]}-{factors}"
 
 
 def collect(

@@ -29,7 +29,8 @@ def is_part(value: object) -> object:
 class CollectConfig:
     """How much to collect, and how to behave.
 
-    `policy`: a policy folder to explore around, with its concentrations times `concentration`; or empty for
+    `policy`: a policy folder to explore around, with its concentrations times `concentration`, one factor for each
+    action (`step` is explored narrowly: most of what lies far from the mean ends before the first call); or empty for
     `behaviors`, each with `rollouts` of every image: "broad", the same Beta in every decision, mostly for few calls,
     and "paced", calls that lie evenly in t, up to nfe_max of them. Their concentrations per action (step, eta, detail,
     fidelity, grain) are `alpha` and `beta`, by default those of BEHAVIORS. `prefer` turns the dial of a policy that was
@@ -50,7 +51,7 @@ class CollectConfig:
     seed: NonNegativeInt = 42
     policy: str = ""
     prefer: str = ""
-    concentration: PositiveFloat = 0.5
+    concentration: Concentrations = (4.0, 1.0, 1.0, 1.0, 1.0)
     behaviors: Annotated[tuple[Literal["broad", "paced"], ...], Field(min_length=1)] = ("broad",)
     alpha: Concentrations | None = None
     beta: Concentrations | None = None

@@ -79,6 +79,27 @@ class LDM:
         joined = torch.cat([x, lr * 2 - 1], dim=1).to(self.dtype)
         return self.unet(joined, t.to(self.dtype)).sample.float()  # type: ignore[no-any-return]
 
+    @property
+    def inner_width(self) -> int:
+        """How many numbers `denoise_and_look` gives of an image."""
+        widths = self.unet.config.block_out_channels[::-1]
+        return 2 * int(widths[len(widths) // 2])
+
+    def denoise_and_look(self, x: Tensor, t: Tensor, lr: Tensor) -> tuple[Tensor, Tensor]:
+        """`denoise`, and what its middle up block said: (B, inner_width), each channel's mean and log10 of its std.
+
+        Inner layers of a diffusion model tell what is in an image (Baranchuk et al. 2022).
+        """
+        said: list[Tensor] = []
+        blocks = self.unet.up_blocks
+        hook = blocks[len(blocks) // 2].register_forward_hook(lambda _, inputs, output: said.append(output))
+        try:
+            prediction = self.denoise(x, t, lr)
+        finally:
+            hook.remove()
+        std, mean = torch.std_mean(said[0].float(), dim=(2, 3))
+        return prediction, torch.cat([mean, torch.log10(std + 1e-3)], dim=1)
+
 
 def encode(first_stage: Any, image: Tensor) -> Tensor:
     """What a first stage makes of (B, 3, H, W) in [0, 1], unscaled; each of FIRST_STAGES calls it by another name."""

@@ -65,6 +65,7 @@ class State(_Rows):
     x0: Tensor  # (B, C, h, w)
     eps: Tensor  # (B, C, h, w) (zeros before the first call)
     x0_before: Tensor  # (B, C, h, w), the estimate before this one
+    inner: Tensor  # (B, D), what the denoiser's middle layer said at t (zeros before the first call)
     nfe: Tensor  # (B,) int64, denoiser calls so far
     decisions: Tensor  # (B,) int64, decisions so far
 
@@ -103,6 +104,7 @@ def begin(ldm: LDM, lr: Tensor, image_ids: Sequence[int], rollouts: Sequence[int
         x0=base,
         eps=blank,
         x0_before=base,
+        inner=blank.new_zeros(len(lr), ldm.inner_width),
         nfe=count,
         decisions=count,
     )
@@ -125,7 +127,7 @@ def advance(
         warm = noise
     onward = ddim_step(ldm.schedule, x0, state.eps, state.t, decision.t_next, decision.eta, noise)
     x = torch.where((state.nfe == 0)[:, None, None, None], warm, onward)
-    prediction = ldm.denoise(x, decision.t_next, state.lr)
+    prediction, inner = ldm.denoise_and_look(x, decision.t_next, state.lr)
     x0_hat, eps = to_x0_and_eps(x, prediction, ldm.schedule.alpha_bar(decision.t_next), ldm.schedule)
     return State(
         slot=state.slot,
@@ -138,6 +140,7 @@ def advance(
         x0=x0_hat,
         eps=eps,
         x0_before=state.x0,
+        inner=inner,
         nfe=state.nfe + 1,
         decisions=state.decisions + 1,
     )

@@ -1,7 +1,7 @@
 """What the policy sees: a short float32 vector per image, computed after the denoiser ran at t.
 
-Every feature is one or less by construction (ratios and logarithms), independent of the image size, and computed per
-image: nothing in it depends on the batch.
+Every feature is of the order of one (ratios, logarithms and means of what a network holds), independent of the image
+size, and computed per image: nothing in it depends on the batch.
 """
 
 import torch
@@ -10,7 +10,9 @@ from torch import Tensor
 from orl_ldm.diffusion.config import SamplerConfig
 from orl_ldm.diffusion.sampler import State, low_pass
 from orl_ldm.diffusion.schedule import NoiseSchedule
+from orl_ldm.env.spaces import INNER
 from orl_ldm.images.resample import downscale, upscale
+from orl_ldm.streams import normal
 
 TINY = 1e-6
 
@@ -40,8 +42,20 @@ def observe(state: State, schedule: NoiseSchedule, config: SamplerConfig) -> Ten
         spectrum_slope(luma),
         upscale_residual(state.lr),
         unevenness(luma),
+        *projected(state.inner).unbind(-1),
     ]
     return torch.stack([column.to(torch.float32) for column in columns], dim=-1)
+
+
+def projected(inner: Tensor) -> Tensor:
+    """(B, INNER) random combinations of (B, D): about as far apart as what they are of (Johnson, Lindenstrauss 1984).
+
+    So an observation is as long for every denoiser, and nothing has to be fitted before the first image is collected.
+    """
+    width = inner.shape[1]
+    directions = torch.from_numpy(normal((width, INNER), 0, "project", width)).to(inner)
+    combined: Tensor = inner @ directions / width**0.5
+    return combined
 
 
 def rms(x: Tensor) -> Tensor:

@@ -8,6 +8,9 @@ from torch import Tensor
 from orl_ldm.diffusion.sampler import Decision, State
 from orl_ldm.policy import PolicySpec
 
+#: Numbers that are seen of the denoiser's inner layer, whatever its width.
+INNER: Final = 16
+
 #: Observation features in order; `observe` computes them in this order.
 FEATURES: Final = (
     "position/t",
@@ -29,6 +32,7 @@ FEATURES: Final = (
     "lr/spectrum_slope",
     "lr/upscale_residual",
     "lr/unevenness",
+    *(f"denoiser/{number:02d}" for number in range(INNER)),
 )
 
 #: name -> (low, high, neutral). Some ranges reach beyond what the sampler can do, and `effective` clamps them: so the

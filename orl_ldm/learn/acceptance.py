@@ -1,14 +1,13 @@
 """Which checkpoint becomes the policy: the latest that is not clearly behind the best by an estimate.
 
 The learner's own critics cannot judge what it learned: it climbed them. So a model of the decision process is fitted
-to what the learner sees, and every candidate is played in it from the first states of images that neither has seen; on
-those images it is also known how well the model predicts. No test image takes part.
+to what the learner sees, every candidate is played in it from the first states of images that neither has seen, and
+what was logged of those images puts the model right (see orl_ldm.learn.doubly_robust). No test image takes part.
 
 The model's doubt about any policy is larger than what candidates differ by, but most of it is about all of them alike:
 so they are compared in pairs, image by image. And of candidates that it cannot tell apart the latest is the one that
 has learned the longest: it is accepted unless it is behind the best by more than `margin` standard errors of their
-difference (as by the one-standard-error rule, Breiman et al. 1984). The model plays expected observations: what a
-policy gains by what a call shows of an image, beyond that, is not seen, so the margin is two.
+difference (as by the one-standard-error rule, Breiman et al. 1984).
 """
 
 import copy
@@ -22,9 +21,10 @@ from torch import nn
 from orl_ldm.learn.checkpoint import Progress
 from orl_ldm.learn.config import JudgeConfig
 from orl_ldm.learn.data import Dataset
+from orl_ldm.learn.doubly_robust import corrected
 from orl_ldm.learn.estimates import difference, images, of_members
 from orl_ldm.learn.metrics import Metrics, spread
-from orl_ldm.learn.model import Model, played
+from orl_ldm.learn.model import Model
 from orl_ldm.learn.passes import in_blocks
 from orl_ldm.policy import Policy, Preferring, TrainedPolicy
 
@@ -59,8 +59,8 @@ class Acceptance:
     def offer(self, policy: TrainedPolicy, state: Progress) -> None:
         """Judge the policy of epoch `state.epochs` and accept or leave it; `state` is told of both."""
         if self.held is not None:
-            gains = played(self.model, judged_as(policy, self.held), self.held)
-            best = played(self.model, judged_as(self.best, self.held), self.held) if state.judged else gains
+            gains = corrected(self.model, judged_as(policy, self.held), self.held)
+            best = corrected(self.model, judged_as(self.best, self.held), self.held) if state.judged else gains
             behind, error = difference(best, gains, self.held, self.seed)
             judged = of_members(gains, self.held, self.seed)
             state.judged.append({"epoch": state.epochs, **asdict(judged), "behind": behind, "behind_error": error})

@@ -69,7 +69,7 @@ class ActorCritic:
 
     def __init__(self, policy: BetaPolicy, config: PPOConfig) -> None:
         self.policy, self.config = policy, config
-        self.values = value_network(policy.obs_mean.shape[0], policy.hidden).to(policy.obs_mean.device)
+        self.values = value_network(len(policy.normalise.mean), policy.hidden).to(policy.normalise.mean.device)
         self.parameters = flatten(policy, self.values)
         self.optimizer = Adam(self.parameters, config.learning_rate, eps=1e-5)
         self.actor, self.critic = MLP(policy), MLP(self.values)

@@ -48,7 +48,7 @@ class BPPO:
         self.samples = self.config.steps * self.config.batch_size
         device, features = data.observations.device, data.observations.shape[1]
         self.policy = BetaPolicy(data.spec, config.hidden).to(device)
-        self.policy.set_normalisation(data.observations, config.hide)
+        self.policy.normalise.fit(data.observations, config.hide)
         self.candidate = copy.deepcopy(self.policy)
         self.critic = Ensemble(1, features + data.actions.shape[1], config.hidden).to(device)
         self.target = copy.deepcopy(self.critic)

@@ -54,7 +54,7 @@ class D3rlpy:
         self.actor = modules["imitator" if name == "bc" else "policy"]
         self.policy = SquashedPolicy(data.spec, [layer.out_features for layer in linear(self.actor._encoder)])
         self.policy.to(device)
-        self.policy.set_normalisation(data.observations)
+        self.policy.normalise.fit(data.observations)
         self.arrays = batches(data, self.policy)
         self.parts: dict[str, nn.Module | Optimizer] = {"actor_for_steering": self.policy}
         for part, value in modules.items():
@@ -96,10 +96,10 @@ def batches(data: Dataset, policy: SquashedPolicy) -> dict[str, npt.NDArray[np.f
     """The columns of d3rlpy's TransitionMiniBatch, each float32 (N, .)."""
     following = torch.where(data.ends[:, None], 0.0, data.actions.roll(-1, 0))  # (N, A)
     columns: dict[str, Tensor] = {
-        "observations": policy.normalised(data.observations),
+        "observations": policy.normalise(data.observations),
         "actions": 2 * data.actions - 1,
         "rewards": data.rewards[:, None],
-        "next_observations": policy.normalised(data.next_observations),
+        "next_observations": policy.normalise(data.next_observations),
         "next_actions": 2 * following - 1,
         "terminals": data.ends[:, None],
         "intervals": torch.ones(len(data), 1),

@@ -108,6 +108,7 @@ class JudgeConfig:
     weight_decay: float = 0.01
     steps: PositiveInt = 1000
     batch_size: PositiveInt = 256
+    spread: PositiveFloat = 0.5  # times the policy's concentrations: how near to its mean a logged action counts
     fqe_steps: PositiveInt = 1500  # of `orl-ldm ope`, for each checkpoint
 
 

@@ -69,7 +69,7 @@ class Critics:
         #: Each episode's image by its number (E,), and how many episodes each image has.
         _, self.image, self.rollouts = torch.unique(data.image, return_inverse=True, return_counts=True)
         self.policy = BetaPolicy(spec, config.hidden).to(device)
-        self.policy.set_normalisation(data.observations, config.hide)
+        self.policy.normalise.fit(data.observations, config.hide)
         self.reference = copy.deepcopy(self.policy)
         terms = self.preferences.gains.shape[1]
         self.critic = Ensemble(self.config.critics, inputs, self.config.critic_hidden, terms).to(device)

@@ -32,17 +32,26 @@ class Weighted:
 @torch.no_grad()
 def weighted_importance(policy: Policy, data: Dataset, seed: int, spread: float = 1.0) -> Weighted:
     """The stochastic policy's reward on the images of `data`."""
-    log_weights, rewards = by_decision(log_ratios(Explorer(policy, spread), data), data)  # (E, T), (E, T)
-    weights = (log_weights - log_weights.amax(0)).exp()
+    explorer = Explorer(policy, [spread] * len(policy.spec.action_names))
+    log_weights, rewards = by_decision(log_ratios(explorer, data), data)  # (E, T), (E, T)
+    weights = normalised(log_weights)
     index, count = images(data)
     above = rewards.new_zeros(count, rewards.shape[1]).index_add_(0, index, weights * rewards)  # (I, T)
     below = rewards.new_zeros(count, rewards.shape[1]).index_add_(0, index, weights)  # (I, T)
     counts = resamples(count, seed).to(rewards)  # (R, I)
     resampled = ((counts @ above) / (counts @ below).clamp(min=1e-30)).sum(1)  # (R,)
     gain = (above.sum(0) / below.sum(0)).sum()
-    whole = weights[:, -1]
-    effective = float(whole.sum() ** 2 / whole.square().sum())
-    return Weighted(summary(gain, resampled, data), effective)
+    return Weighted(summary(gain, resampled, data), effective(weights[:, -1]))
+
+
+def normalised(log_weights: Tensor) -> Tensor:
+    """(E, T) weights that sum to 1 over the episodes, of their logarithms."""
+    return log_weights.softmax(dim=0)
+
+
+def effective(weights: Tensor) -> float:
+    """How many of the episodes with weights (E,) count (Kish 1965)."""
+    return float(weights.sum() ** 2 / weights.square().sum())
 
 
 def log_ratios(policy: Policy, data: Dataset) -> Tensor:

@@ -28,6 +28,7 @@ from orl_ldm.learn.metrics import explained_variance
 from orl_ldm.learn.networks import Ensemble
 from orl_ldm.policy import Policy
 from orl_ldm.policy.beta import mean_action, to_unit
+from orl_ldm.policy.normaliser import SAMPLE, Normaliser, evenly
 from orl_ldm.streams import stream
 
 #: An episode whose weight has fallen below this has ended.
@@ -37,15 +38,10 @@ OVER = 0.01
 #: So many episodes are played at a time: each needs memory for all members.
 PLAYED = 256
 
-#: So many transitions tell what is usual.
-SAMPLE = 4096
-
 
 class Model(nn.Module):
     """An ensemble of simulators of the decision process behind a buffer."""
 
-    mean: Tensor
-    std: Tensor
     change: Tensor
     low: Tensor
     high: Tensor
@@ -58,12 +54,12 @@ class Model(nn.Module):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(stream(seed, "judge", 0).integers(2**62)))
             self.net = Ensemble(config.members, inputs, config.hidden, self.features + 2).to(data.rewards.device)
-        some = torch.linspace(0, len(data) - 1, min(len(data), SAMPLE), device=data.rewards.device).long()
+        self.normalise = Normaliser(data.spec.feature_names).to(data.rewards.device)
+        self.normalise.fit(data.observations)
+        some = evenly(len(data), SAMPLE).to(data.rewards.device)
         before, after = data.observations[some], data.next_observations[some]
         inner = (after - before)[~data.ends[some]]
-        self.register_buffer("mean", before.mean(0))
-        self.register_buffer("std", positive(before.std(0)))
-        self.register_buffer("change", positive(inner.std(0)) if len(inner) > 1 else torch.ones_like(self.std))
+        self.register_buffer("change", positive(inner.std(0)) if len(inner) > 1 else torch.ones_like(before[0]))
         self.register_buffer("low", data.observations.amin(0))
         self.register_buffer("high", data.observations.amax(0))
 
@@ -89,19 +85,25 @@ class Model(nn.Module):
 
     def inputs(self, observations: Tensor, actions: Tensor) -> Tensor:
         """(..., F + A) of observations (..., F) and unit actions (..., A)."""
-        return torch.cat([((observations - self.mean) / self.std).clamp(-10, 10), 2 * actions - 1], dim=-1)
+        return torch.cat([self.normalise(observations), 2 * actions - 1], dim=-1)
 
     def split(self, outputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(change (M, B, F) in standard deviations, logit (M, B) of an end, gain (M, B))."""
         return outputs[..., : self.features], outputs[..., -2], outputs[..., -1]
 
     @torch.no_grad()
-    def play(self, policy: Policy, observations: Tensor) -> Tensor:
-        """Gains (M, B) in standard deviations of the policy's mean action from states (B, F)."""
+    def play(self, policy: Policy, observations: Tensor, first: Tensor | None = None) -> Tensor:
+        """Gains (M, B) in standard deviations of the policy's mean action from states (B, F).
+
+        `first` are unit actions (B, A) that are taken there in place of the policy's: gains are then of both.
+        """
         s = observations.expand(self.config.members, *observations.shape)  # (M, B, F)
         weight, total = torch.ones_like(s[..., 0]), torch.zeros_like(s[..., 0])
         for step in range(self.horizon):
-            a = to_unit(policy.spec, mean_action(policy, s.flatten(0, 1))).view(*s.shape[:-1], -1)  # (M, B, A)
+            if first is None or step:
+                a = to_unit(policy.spec, mean_action(policy, s.flatten(0, 1))).view(*s.shape[:-1], -1)  # (M, B, A)
+            else:
+                a = first.expand(self.config.members, *first.shape)
             change, end, gain = self.split(self.net.outputs(self.inputs(s, a)))
             p = torch.ones_like(end) if step == self.horizon - 1 else end.sigmoid()
             total = total + weight * p * gain
@@ -119,14 +121,20 @@ class Model(nn.Module):
         return explained_variance(gain.mean(0), returns(data))
 
 
-def played(model: Model, policy: Policy, data: Dataset) -> Tensor:
-    """Gains (M, E) in standard deviations of the policy's mean action from the first states of `data`."""
-    return torch.cat([model.play(policy, data.observations[some]) for some in torch.split(data.starts, PLAYED)], dim=1)
+def played(model: Model, policy: Policy, data: Dataset, rows: Tensor, first: bool = False) -> Tensor:
+    """Gains (M, B) in standard deviations from rows (B,) of `data`; with `first` the logged action is taken there."""
+    return torch.cat(
+        [
+            model.play(policy, data.observations[some], data.actions[some] if first else None)
+            for some in torch.split(rows, PLAYED)
+        ],
+        dim=1,
+    )
 
 
 def estimate(model: Model, policy: Policy, data: Dataset, seed: int) -> Estimate:
     """The policy's reward on the images of `data`."""
-    return of_members(played(model, policy, data), data, seed)
+    return of_members(played(model, policy, data, data.starts), data, seed)
 
 
 def returns(data: Dataset) -> Tensor:

@@ -65,7 +65,7 @@ def train_online(envs: Envs, config: PPOConfig, seed: int = 42, hidden: tuple[in
             seed_step(seed, iteration)
             rollout = roll(stage, policy, config.draws // envs.num_envs)
             if iteration == 0:  # by the untrained policy, which is broad: from now on the scale stays
-                policy.set_normalisation(rollout.observations.flatten(0, 1))
+                policy.normalise.fit(rollout.observations.flatten(0, 1))
             batch = batch_of(rollout, networks, config)
             networks.learn(batch, [shuffle(seed, iteration, turn, len(batch.x)) for turn in range(config.passes)])
     return policy

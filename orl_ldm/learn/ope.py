@@ -7,6 +7,7 @@ import pandas as pd
 import torch
 
 from orl_ldm.errors import UserError
+from orl_ldm.learn import doubly_robust
 from orl_ldm.learn.acceptance import judged_as
 from orl_ldm.learn.config import TrainConfig
 from orl_ldm.learn.data import load
@@ -33,7 +34,7 @@ def estimates(
 ) -> tuple[pd.DataFrame, frozenset[int]]:
     """(a row for each checkpoint, ids of the held-out images that the estimates are of).
 
-    The columns of an estimator `name` (model, fqe, wis) are name, name_low and name_high. WIS is of the stochastic
+    The columns of an estimator `name` (wdr, model, fqe, wis) are name, name_low and name_high. WIS is of the stochastic
     policy, the others are of its mean action.
 
     Raises UserError when no images are held out, and for policies that do not fit the buffer.
@@ -54,6 +55,7 @@ def estimates(
         policy: Policy = judged_as(network, held)
         weighted = weighted_importance(policy, held, config.seed)
         found = {
+            "wdr": doubly_robust.estimate(model, policy, held, config.seed),
             "model": estimate(model, policy, held, config.seed),
             "fqe": fitted_q(policy, learned, held, config.judge, config.seed),
             "wis": weighted.estimate,

@@ -38,7 +38,7 @@ class PPO:
         self.epochs = self.config.epochs
         self.samples = self.config.draws * self.config.passes
         self.policy = BetaPolicy(data.spec, config.hidden).to(data.observations.device)
-        self.policy.set_normalisation(data.observations, config.hide)
+        self.policy.normalise.fit(data.observations, config.hide)
         self.networks = ActorCritic(self.policy, self.config)
         self.parts: dict[str, nn.Module | Optimizer] = self.networks.parts
 

@@ -61,12 +61,14 @@ class PacedPolicy:
 
 
 class Explorer:
-    """A policy with its concentrations times `factor`: the same mean, wider below 1 and narrower above."""
+    """A policy with its concentrations times a factor for each action: the same mean, wider below 1, narrower above."""
 
-    def __init__(self, policy: Policy, factor: float) -> None:
-        self.spec, self.policy, self.factor = policy.spec, policy, factor
+    def __init__(self, policy: Policy, factors: Sequence[float]) -> None:
+        self.spec, self.policy = policy.spec, policy
+        self._factors = torch.tensor(factors, dtype=torch.float32)
 
     def concentrations(self, observations: Tensor) -> tuple[Tensor, Tensor]:
         """Scaled alpha and beta, each (B, A)."""
         alpha, beta = self.policy.concentrations(observations)
-        return alpha * self.factor, beta * self.factor
+        factors = self._factors.to(alpha)
+        return alpha * factors, beta * factors

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from scipy.special import betaincinv
 from torch import Tensor, nn
 
+from orl_ldm.policy.normaliser import Normaliser
 from orl_ldm.policy.spec import PolicySpec
 
 #: Actions are kept this far inside [0, 1], where every Beta density is finite.
@@ -42,17 +43,13 @@ class BetaPolicy(nn.Module):
     Observations are (B, F + P): a policy with preferences takes their weights, which sum to 1, behind the features.
     """
 
-    obs_mean: Tensor
-    obs_std: Tensor
     held: Tensor
 
     def __init__(self, spec: PolicySpec, hidden: Sequence[int] = (128, 128)) -> None:
         super().__init__()
         self.spec, self.hidden = spec, tuple(hidden)
         features, preferences, actions = len(spec.feature_names), len(spec.preference_names), len(spec.action_names)
-        typical = torch.full((preferences,), 1 / max(preferences, 1))
-        self.register_buffer("obs_mean", torch.cat([torch.zeros(features), typical]))
-        self.register_buffer("obs_std", torch.cat([torch.ones(features), typical]))
+        self.normalise = Normaliser(spec.feature_names, preferences)
         self.register_buffer("held", _held(spec), persistent=False)  # (2, A)
         sizes = [features + preferences, *hidden]
         layers: list[nn.Module] = []
@@ -62,17 +59,6 @@ class BetaPolicy(nn.Module):
         self.head = nn.Linear(sizes[-1], 2 * actions)
         nn.init.zeros_(self.head.bias)
         nn.init.normal_(self.head.weight, std=0.01)
-
-    def set_normalisation(self, observations: Tensor, hidden: Sequence[str] = ()) -> None:
-        """Take mean and standard deviation from (N, F) observations; constant features keep a scale of 1.
-
-        Features whose names begin with one of `hidden` are not seen: their scale is infinite.
-        """
-        std, features = observations.std(0), observations.shape[1]
-        self.obs_mean[:features] = observations.mean(0)
-        self.obs_std[:features] = torch.where(std > 1e-6, std, torch.ones_like(std))
-        unseen = [name.startswith(tuple(hidden)) for name in self.spec.feature_names]
-        self.obs_std[:features][torch.tensor(unseen, device=std.device)] = torch.inf
 
     def concentrations(self, observations: Tensor) -> tuple[Tensor, Tensor]:
         """alpha and beta, each (B, A), above 1 but for actions that are held."""
@@ -86,10 +72,6 @@ class BetaPolicy(nn.Module):
         held = torch.where(first[:, None], self.held[0], self.held[1])  # (B, A)
         free = held.isnan()
         return torch.where(free, alpha, HELD * held), torch.where(free, beta, HELD * (1 - held))
-
-    def normalise(self, observations: Tensor) -> Tensor:
-        """What the layers see (B, F + P) of observations."""
-        return ((observations - self.obs_mean) / self.obs_std).clamp(-10, 10)
 
     forward = concentrations
 

@@ -15,8 +15,7 @@ from orl_ldm.policy.squashed import SquashedPolicy
 
 TrainedPolicy = BetaPolicy | SquashedPolicy
 
-#: Format 1 had no `kind`: it is a BetaPolicy.
-FORMATS = (1, 2)
+FORMAT = 3
 
 #: `kind` in policy.json -> its class.
 KINDS: dict[str, type[BetaPolicy] | type[SquashedPolicy]] = {"beta": BetaPolicy, "squashed": SquashedPolicy}
@@ -31,7 +30,7 @@ def save_policy(policy: TrainedPolicy, folder: str | Path, facts: dict[str, Any]
     weights.replace(folder / "policy.safetensors")
     kind = next(name for name, kind in KINDS.items() if isinstance(policy, kind))
     content = {
-        "format": FORMATS[-1],
+        "format": FORMAT,
         "kind": kind,
         "spec": asdict(policy.spec),
         "hidden": list(policy.hidden),
@@ -53,11 +52,11 @@ def load_policy(folder: str | Path) -> tuple[TrainedPolicy, dict[str, Any]]:
         ) from None
     except ValueError as error:
         raise UserError(f"policy.json in {str(folder)!r} is not JSON: {error}") from error
-    if not isinstance(content, dict) or content.get("format") not in FORMATS:
-        raise UserError(f"the policy in {str(folder)!r} has another format than {FORMATS[-1]}: train it again")
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise UserError(f"the policy in {str(folder)!r} has another format than {FORMAT}: train it again")
     try:
         spec = PolicySpec(**{key: tuple(value) for key, value in content["spec"].items()})
-        policy = KINDS[content.get("kind", "beta")](spec, [int(size) for size in content["hidden"]])
+        policy = KINDS[content["kind"]](spec, [int(size) for size in content["hidden"]])
         policy.load_state_dict(load_file(folder / "policy.safetensors"))
     except (KeyError, TypeError, ValueError, RuntimeError, OSError, SafetensorError) as error:
         reason = str(error).splitlines()[0]

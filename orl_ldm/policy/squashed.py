@@ -6,9 +6,9 @@ Legend: B batch, F features, A action dimensions.
 from collections.abc import Sequence
 from itertools import pairwise
 
-import torch
 from torch import Tensor, nn
 
+from orl_ldm.policy.normaliser import Normaliser
 from orl_ldm.policy.spec import PolicySpec
 
 #: The mean stays this far inside [0, 1]: a Beta needs both concentrations above zero.
@@ -21,33 +21,19 @@ CONCENTRATION = 10.0
 class SquashedPolicy(nn.Module):
     """An MLP with ReLU; the mean is (1 + tanh(.)) / 2 of the way from the lowest to the highest action."""
 
-    obs_mean: Tensor
-    obs_std: Tensor
-
     def __init__(self, spec: PolicySpec, hidden: Sequence[int] = (256, 256)) -> None:
         super().__init__()
         self.spec, self.hidden = spec, tuple(hidden)
-        self.register_buffer("obs_mean", torch.zeros(len(spec.feature_names)))
-        self.register_buffer("obs_std", torch.ones(len(spec.feature_names)))
+        self.normalise = Normaliser(spec.feature_names)
         layers: list[nn.Module] = []
         for i, o in pairwise([len(spec.feature_names), *hidden]):
             layers += [nn.Linear(i, o), nn.ReLU()]
         self.body = nn.Sequential(*layers)
         self.head = nn.Linear(hidden[-1], len(spec.action_names))
 
-    def set_normalisation(self, observations: Tensor) -> None:
-        """Take mean and standard deviation from (N, F) observations; constant features keep a scale of 1."""
-        std = observations.std(0)
-        self.obs_mean.copy_(observations.mean(0))
-        self.obs_std.copy_(torch.where(std > 1e-6, std, torch.ones_like(std)))
-
-    def normalised(self, observations: Tensor) -> Tensor:
-        """What the network sees of observations (B, F): within ten standard deviations."""
-        return ((observations - self.obs_mean) / self.obs_std).clamp(-10, 10)
-
     def concentrations(self, observations: Tensor) -> tuple[Tensor, Tensor]:
         """alpha and beta, each (B, A), of observations (B, F)."""
-        mean = ((1 + self.head(self.body(self.normalised(observations))).tanh()) / 2).clamp(INSIDE, 1 - INSIDE)
+        mean = ((1 + self.head(self.body(self.normalise(observations))).tanh()) / 2).clamp(INSIDE, 1 - INSIDE)
         return CONCENTRATION * mean, CONCENTRATION * (1 - mean)
 
     forward = concentrations

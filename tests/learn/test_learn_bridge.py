@@ -46,7 +46,7 @@ def test_the_policy_is_d3rlpy_s_own_to_float_accuracy(config: TrainConfig) -> No
     torch.manual_seed(0)
     learner = D3rlpy(data, config)
     learner.epoch(0)
-    predicted = torch.from_numpy(learner.algorithm.predict(learner.policy.normalised(data.observations).numpy()))
+    predicted = torch.from_numpy(learner.algorithm.predict(learner.policy.normalise(data.observations).numpy()))
     low, high = torch.tensor(data.spec.action_low), torch.tensor(data.spec.action_high)
     expected = low + (predicted + 1) / 2 * (high - low)
     torch.testing.assert_close(mean_action(learner.policy, data.observations), expected, atol=1e-5, rtol=0)

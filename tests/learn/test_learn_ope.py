@@ -18,6 +18,7 @@ from orl_ldm.learn.acceptance import Acceptance, is_due
 from orl_ldm.learn.checkpoint import Progress
 from orl_ldm.learn.critics import Critics
 from orl_ldm.learn.data import Dataset, load
+from orl_ldm.learn.doubly_robust import corrected
 from orl_ldm.learn.estimates import difference, of_members
 from orl_ldm.learn.fqe import fitted_q
 from orl_ldm.learn.holdout import drawn, part, share, split
@@ -118,6 +119,19 @@ def test_importance_sampling_finds_the_better_plan_and_says_what_it_rests_on(dat
     assert 5 < good.effective_sample_size < len(data.starts) / 2
 
 
+def test_logged_episodes_put_a_model_right_that_knows_nothing(data: Dataset) -> None:
+    plans = [Plan(toys.Patience(), PLANS[number]) for number in (0, 4, 5)]  # of which enough was logged
+    unfitted, truth = Model(data, JUDGE, 0), np.array(worth(plans, data))
+    alone = np.array([float(played(unfitted, plan, data, data.starts).mean()) for plan in plans])
+    right = np.array([float(corrected(unfitted, plan, data).mean()) for plan in plans])
+    assert np.abs(right - truth).max() < 0.25 < np.abs(alone - truth).min()
+
+
+def test_a_model_stands_where_no_logged_action_is_near(data: Dataset) -> None:
+    model, far = Model(data, JUDGE, 0), Plan(toys.Patience(), (0.999, 0.5), 1e6)
+    torch.testing.assert_close(corrected(model, far, data), played(model, far, data, data.starts), rtol=0, atol=0)
+
+
 def test_the_latest_that_is_not_clearly_behind_the_best_is_accepted(data: Dataset) -> None:
     learned, held = split(data, 0.3)
     good, level, bad = (constant(data, aim) for aim in (0.0, 1e-6, 3.0))
@@ -137,7 +151,7 @@ def test_what_two_policies_share_cancels_in_their_difference(data: Dataset) -> N
     learned, held = split(data, 0.3)
     assert held is not None
     model = Model(learned, JUDGE, 0)
-    one, other = (played(model, Plan(toys.Patience(), PLANS[0]), held) + shift for shift in (0.0, 0.25))
+    one, other = (played(model, Plan(toys.Patience(), PLANS[0]), held, held.starts) + shift for shift in (0.0, 0.25))
     mean, error = difference(other, one, held, 0)
     assert (mean, error) == (pytest.approx(0.25 * held.scale), pytest.approx(0, abs=1e-6))
     assert of_members(one, held, 0).standard_error > 1e-4
@@ -195,7 +209,7 @@ def test_checkpoints_are_kept_on_request_and_estimated(config: TrainConfig, tmp_
     assert list(kept) == ["run/epoch-00002", "run/epoch-00004", "run/epoch-00006"]
     frame, held = estimates(config, kept)
     judged = {entry["epoch"]: entry["reward"] for entry in load_policy(policy)[1]["judged"]}
-    np.testing.assert_allclose(frame["model"], [judged[2], judged[4], judged[6]], rtol=1e-6)  # as training judged
+    np.testing.assert_allclose(frame["wdr"], [judged[2], judged[4], judged[6]], rtol=1e-6)  # as training judged
     assert len(held) >= 4
     with pytest.raises(UserError, match="leaves fewer than 4 images"):
         estimates(replace(config, judge=replace(config.judge, held_out=0.0)), kept)

@@ -40,7 +40,7 @@ def test_samples_follow_the_distribution() -> None:
 
 def test_exploration_keeps_the_mean_and_widens() -> None:
     policy = BroadPolicy(SPEC, (4.0, 8.0), (6.0, 3.0))
-    wide = Explorer(policy, 0.25)
+    wide = Explorer(policy, (0.25, 0.25))
     observations = torch.zeros(5000, 3)
     torch.testing.assert_close(mean_action(wide, observations), mean_action(policy, observations))
     uniforms = torch.from_numpy(np.random.default_rng(0).random((5000, 2)))
@@ -50,7 +50,7 @@ def test_exploration_keeps_the_mean_and_widens() -> None:
 
 def test_a_saved_policy_comes_back(tmp_path: Path) -> None:
     policy = BetaPolicy(SPEC, (16,))
-    policy.set_normalisation(torch.randn(50, 3) * 5 + 1)
+    policy.normalise.fit(torch.randn(50, 3) * 5 + 1)
     save_policy(policy, tmp_path, {"algo": "critics"})
     back, facts = load_policy(tmp_path)
     observations = torch.randn(7, 3)
@@ -58,19 +58,9 @@ def test_a_saved_policy_comes_back(tmp_path: Path) -> None:
     assert facts == {"algo": "critics"}
 
 
-def test_a_policy_of_format_1_still_loads(tmp_path: Path) -> None:
-    policy = BetaPolicy(SPEC, (16,))
-    save_policy(policy, tmp_path, {})
-    content = json.loads((tmp_path / "policy.json").read_text())
-    del content["kind"]
-    (tmp_path / "policy.json").write_text(json.dumps({**content, "format": 1}))
-    back, _ = load_policy(tmp_path)
-    assert isinstance(back, BetaPolicy) and torch.equal(back.head.weight, policy.head.weight)
-
-
 def test_a_squashed_policy_comes_back_with_its_mean_and_a_spread(tmp_path: Path) -> None:
     policy = SquashedPolicy(SPEC, (16, 8))
-    policy.set_normalisation(torch.randn(50, 3) * 5 + 1)
+    policy.normalise.fit(torch.randn(50, 3) * 5 + 1)
     save_policy(policy, tmp_path, {})
     back, _ = load_policy(tmp_path)
     assert isinstance(back, SquashedPolicy) and back.hidden == (16, 8)
@@ -139,7 +129,7 @@ def test_a_held_policy_comes_back_as_it_was(tmp_path: Path) -> None:
 
 def test_hidden_features_change_nothing() -> None:
     policy, observations = BetaPolicy(SPEC), torch.randn(8, 3)
-    policy.set_normalisation(observations, hidden=("b",))
+    policy.normalise.fit(observations, hidden=("b",))
     other = observations.clone()
     other[:, 1] += 3
     torch.testing.assert_close(mean_action(policy, other), mean_action(policy, observations), rtol=0, atol=0)

@@ -1,0 +1,46 @@
+"""Weighted doubly robust evaluation (Jiang and Li 2016; Thomas and Brunskill 2016): what a model says of a policy, put
+right by what was logged.
+
+    gain = mean_e V(s_{e,0}) + sum_t sum_e [ w_{e,t} (r_{e,t} - Q(s_{e,t}, a_{e,t})) + w_{e,t-1} V(s_{e,t}) 1(t > 0) ]
+
+with V and Q of the policy's *mean* action by the model, and weights, normalised over the episodes for each t, of logged
+actions by their density under the policy with its concentrations times `spread`: a mean has no density, and actions
+near it stand for it (Kallus and Zhou 2018). A model that was fitted to everything holds for best what it knows least;
+the residuals of episodes that did what the policy does tell by how much.
+
+Legend: M members, E episodes, T longest episode, N transitions.
+"""
+
+import torch
+from torch import Tensor
+
+from orl_ldm.learn.data import Dataset
+from orl_ldm.learn.estimates import Estimate, of_members
+from orl_ldm.learn.importance import by_decision, effective, log_ratios, normalised
+from orl_ldm.learn.model import Model, played
+from orl_ldm.policy import Explorer, Policy
+
+#: When fewer episodes than this count, the model's word stands as it is (always so where an action is held).
+FEWEST_EPISODES = 10
+
+
+@torch.no_grad()
+def corrected(model: Model, policy: Policy, data: Dataset) -> Tensor:
+    """Gains (M, E) in standard deviations whose mean is the policy's; what episodes add to it, one by one."""
+    gains = played(model, policy, data, data.starts)
+    explorer = Explorer(policy, [model.config.spread] * len(policy.spec.action_names))
+    log_weights, _ = by_decision(log_ratios(explorer, data), data)  # (E, T)
+    weights = normalised(log_weights).to(gains)
+    if effective(weights[:, -1]) < FEWEST_EPISODES:
+        return gains
+    rows = torch.arange(len(data), device=gains.device)
+    number = rows - data.starts[data.episode]  # (N,) 0 .. T - 1
+    value, q = played(model, policy, data, rows), played(model, policy, data, rows, first=True)  # (M, N)
+    before = torch.where(number > 0, weights[data.episode, (number - 1).clamp(min=0)], 0)  # (N,)
+    added = weights[data.episode, number] * (data.rewards - q) + before * value  # (M, N)
+    return gains + len(data.starts) * torch.zeros_like(gains).index_add_(1, data.episode, added)
+
+
+def estimate(model: Model, policy: Policy, data: Dataset, seed: int) -> Estimate:
+    """The policy's reward on the images of `data`; its interval takes the weights as they are."""
+    return of_members(corrected(model, policy, data), data, seed)

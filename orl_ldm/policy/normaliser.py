@@ -1,0 +1,47 @@
+"""What networks see of observations: how far they are from what is usual, in standard deviations."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+#: So many observations tell what is usual.
+SAMPLE = 16384
+
+
+class Normaliser(nn.Module):
+    """(..., F + P) -> (..., F + P), within ten standard deviations: F named features, P preferences that sum to 1.
+
+    As it is made it leaves features as they are; `fit` learns what is usual.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, names: Sequence[str], preferences: int = 0) -> None:
+        super().__init__()
+        self.names = tuple(names)
+        typical = torch.full((preferences,), 1 / max(preferences, 1))
+        self.register_buffer("mean", torch.cat([torch.zeros(len(names)), typical]))
+        self.register_buffer("std", torch.cat([torch.ones(len(names)), typical]))
+
+    def fit(self, observations: Tensor, hidden: Sequence[str] = ()) -> None:
+        """Learn from (N, F); constant features keep a scale of 1.
+
+        Features whose names begin with one of `hidden` are not seen: their scale is infinite.
+        """
+        some = observations[evenly(len(observations), SAMPLE).to(observations.device)]
+        std, count = some.std(0), len(self.names)
+        self.mean[:count] = some.mean(0)
+        self.std[:count] = torch.where(std > 1e-6, std, torch.ones_like(std))
+        unseen = [name.startswith(tuple(hidden)) for name in self.names]
+        self.std[:count][torch.tensor(unseen, device=std.device)] = torch.inf
+
+    def forward(self, observations: Tensor) -> Tensor:
+        """Standard deviations from what is usual."""
+        return ((observations - self.mean) / self.std).clamp(-10, 10)
+
+
+def evenly(count: int, most: int) -> Tensor:
+    """At most so many of the numbers below `count`, evenly spaced."""
+    return torch.linspace(0, count - 1, min(count, most)).long()
