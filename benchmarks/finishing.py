@@ -8,8 +8,6 @@ is there for a policy that looks. A ridge regression predicts each image's rewar
 to other images (ten folds); the finish that it holds for best is compared with the best for all of those other images.
 """
 
-from collections.abc import Sequence
-
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -30,8 +28,8 @@ Floats = npt.NDArray[np.float64]
 STARTS = (0.63, 0.75)  # of T
 DETAILS = (1.0, 1.3, 1.6, 1.9, 2.3)
 GRAINS = (0.0, 0.6, 1.0, 1.4, 1.8, 2.3, 3.0)
-#: The features that were added when this was first measured.
-LATER = ("estimate/sharpening", "estimate/channels_added", "estimate/channels", "lr/unevenness")
+#: The group of features that was added last.
+INNER = "denoiser/"
 RIDGE, FOLDS, BATCH = 10.0, 10, 12
 NEAR = 0.012  # finishes that lose no more than this to the best are those whose rewards are explained
 
@@ -106,13 +104,9 @@ def views(before: Floats, after: Floats) -> dict[str, Floats]:
     """What is looked at -> (I, F) of it."""
     return {
         "seen before the call": before,
-        "after it, without the later four features": after[:, columns([f for f in FEATURES if f not in LATER])],
+        "after it, without the denoiser's inner layer": after[:, [not name.startswith(INNER) for name in FEATURES]],
         "after it, everything": after,
     }
-
-
-def columns(names: Sequence[str]) -> list[int]:
-    return [FEATURES.index(name) for name in names]
 
 
 def cell(told: float, gain: Floats) -> str:

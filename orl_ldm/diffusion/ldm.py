@@ -92,7 +92,11 @@ class LDM:
         """
         said: list[Tensor] = []
         blocks = self.unet.up_blocks
-        hook = blocks[len(blocks) // 2].register_forward_hook(lambda _, inputs, output: said.append(output))
+
+        def listen(block: torch.nn.Module, inputs: Any, output: Any) -> None:
+            said.append(output if isinstance(output, Tensor) else output[0])  # blocks with skips give those as well
+
+        hook = blocks[len(blocks) // 2].register_forward_hook(listen)
         try:
             prediction = self.denoise(x, t, lr)
         finally:

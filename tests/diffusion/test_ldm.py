@@ -9,7 +9,7 @@ import torch
 from diffusers import AutoencoderKL, UNet2DModel, VQModel
 
 from orl_ldm.diffusion.config import LDMConfig
-from orl_ldm.diffusion.ldm import EMBEDDED, load_ldm, open_ldm
+from orl_ldm.diffusion.ldm import EMBEDDED, LDM, load_ldm, open_ldm
 from orl_ldm.errors import UserError
 
 
@@ -31,6 +31,17 @@ def test_other_first_stages_and_channel_counts_load(tmp_path: Path, ldm_folder: 
     assert latents.shape == (2, 3, 8, 8)
     assert ldm.decode(latents).shape == image.shape
     assert ldm.scale == 4
+    assert ldm.denoise_and_look(latents, torch.full((2,), 500.0), image[:, :, ::4, ::4])[1].shape == (2, 16)
+
+
+def test_looking_at_the_denoiser_changes_nothing_and_tells_images_apart(ldm: LDM) -> None:
+    torch.manual_seed(0)
+    x, lr, t = torch.randn(3, ldm.latent_channels, 8, 8), torch.rand(3, 3, 8, 8), torch.tensor([700.0, 300.0, 300.0])
+    prediction, inner = ldm.denoise_and_look(x, t, lr)
+    assert torch.equal(prediction, ldm.denoise(x, t, lr))  # and no hook is left behind
+    assert inner.shape == (3, ldm.inner_width) and inner.isfinite().all() and inner.std(0).min() > 0
+    alone = ldm.denoise_and_look(x[1:2], t[1:2], lr[1:2])[1]
+    torch.testing.assert_close(inner[1:2], alone, atol=1e-4, rtol=1e-4)
 
 
 def test_the_digest_names_the_weights(tmp_path: Path, ldm_folder: Path) -> None:
