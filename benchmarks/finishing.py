@@ -41,10 +41,14 @@ def decision(state: State, t: float, detail: float, fidelity: float, grain: floa
 
 
 @torch.no_grad()
-def measured(read: Pipeline, ldm: LDM, images: int) -> tuple[Floats, Floats, Floats]:
+def measured(read: Pipeline, ldm: LDM, images: int, skip: int) -> tuple[Floats, Floats, Floats]:
     """(I, T, P, 5) raw terms of finishes P from STARTS T; (I, F) and (I, T, F) seen before and after the call."""
     metrics, seed = Metrics(Contract(), ldm.device), read.evaluate.seed
-    refs = open_images(read.data.source, read.data.train_split, read.data.classes, images, read.data.seed)
+    taken, known = (
+        open_images(read.data.source, read.data.train_split, read.data.classes, count, read.data.seed) if count else []
+        for count in (skip + images, skip)
+    )
+    refs = [ref for ref in taken if ref not in known]
     terms, before, after = [], [], []
     for first in range(0, len(refs), BATCH):
         batch = load_pairs(refs[first : first + BATCH], read.data)
@@ -85,11 +89,11 @@ def chosen(rewards: Floats, seen: Floats) -> tuple[float, Floats]:
     return float(1 - np.square(effect - guess).sum() / np.square(effect).sum()), gain
 
 
-def main(pipeline: str, images: int = 120) -> None:
-    """A row for each reward setting and start."""
+def main(pipeline: str, images: int = 120, skip: int = 0) -> None:
+    """A row for each reward setting and start, on training images behind the first `skip`."""
     read = load_pipeline(pipeline, [])
-    terms, before, after = measured(read, open_ldm(read.ldm), images)
-    print(f"{images} training images, {len(DETAILS) * len(GRAINS)} finishes\n")
+    terms, before, after = measured(read, open_ldm(read.ldm), images, skip)
+    print(f"{len(terms)} training images, {len(DETAILS) * len(GRAINS)} finishes\n")
     print("| setting | from | best for all | best for each image | " + " | ".join(views(before, after[:, 0])) + " |")
     print("| --- | ---: | ---: | ---: |" + " ---: |" * 3)
     for setting, weights in SETTINGS.items():
