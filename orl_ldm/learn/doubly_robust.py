@@ -6,7 +6,8 @@ right by what was logged.
 with V and Q of the policy's *mean* action by the model, and weights, normalised over the episodes for each t, of logged
 actions by their density under the policy with its concentrations times `spread`: a mean has no density, and actions
 near it stand for it (Kallus and Zhou 2018). A model that was fitted to everything holds for best what it knows least;
-the residuals of episodes that did what the policy does tell by how much.
+the residuals of episodes that did what the policy does tell by how much. What they add is taken in part, n episodes
+that count by (n - 1) / (n + 1): one alone, as when an action is held, says nothing.
 
 Legend: M members, E episodes, T longest episode, N transitions.
 """
@@ -20,9 +21,6 @@ from orl_ldm.learn.importance import by_decision, effective, log_ratios, normali
 from orl_ldm.learn.model import Model, played
 from orl_ldm.policy import Explorer, Policy
 
-#: When fewer episodes than this count, the model's word stands as it is (always so where an action is held).
-FEWEST_EPISODES = 10
-
 
 @torch.no_grad()
 def corrected(model: Model, policy: Policy, data: Dataset) -> Tensor:
@@ -31,14 +29,14 @@ def corrected(model: Model, policy: Policy, data: Dataset) -> Tensor:
     explorer = Explorer(policy, [model.config.spread] * len(policy.spec.action_names))
     log_weights, _ = by_decision(log_ratios(explorer, data), data)  # (E, T)
     weights = normalised(log_weights).to(gains)
-    if effective(weights[:, -1]) < FEWEST_EPISODES:
-        return gains
     rows = torch.arange(len(data), device=gains.device)
     number = rows - data.starts[data.episode]  # (N,) 0 .. T - 1
     value, q = played(model, policy, data, rows), played(model, policy, data, rows, first=True)  # (M, N)
     before = torch.where(number > 0, weights[data.episode, (number - 1).clamp(min=0)], 0)  # (N,)
     added = weights[data.episode, number] * (data.rewards - q) + before * value  # (M, N)
-    return gains + len(data.starts) * torch.zeros_like(gains).index_add_(1, data.episode, added)
+    count = effective(weights[:, -1])
+    trusted = len(data.starts) * (count - 1) / (count + 1)
+    return gains + trusted * torch.zeros_like(gains).index_add_(1, data.episode, added)
 
 
 def estimate(model: Model, policy: Policy, data: Dataset, seed: int) -> Estimate:

@@ -54,6 +54,7 @@ def effective(weights: Tensor) -> float:
     return float(weights.sum() ** 2 / weights.square().sum())
 
 
+@torch.no_grad()
 def log_ratios(policy: Policy, data: Dataset) -> Tensor:
     """(N,) log pi - log behaviour of each logged action."""
     return densities.log_prob(*policy.concentrations(data.observations), data.actions) - data.log_probs
