@@ -140,35 +140,40 @@ class Clock:
 
 
 class Checkpoint:
-    """The whole state of one stage in a folder that is replaced in one rename."""
+    """The whole state of one stage in a folder; while it is replaced, the last one is still there beside it."""
 
     def __init__(
         self, folder: Path, accelerator: Accelerator, model: nn.Module, ema: Any, optimizer: Any, schedule: Any
     ):
         self.folder, self.accelerator = folder, accelerator
+        self.last = folder.with_name(folder.name + ".last")
         self.parts = {"model": model, "ema": ema, "optimizer": optimizer, "schedule": schedule}
         if accelerator.scaler is not None:  # fp16
             self.parts["scaler"] = accelerator.scaler
 
     def load(self) -> tuple[int, float]:
         """Restore the last checkpoint, if there is one; returns the number of steps done and the hours they took."""
-        if not (self.folder / "step.json").exists():
+        folder = next((folder for folder in (self.folder, self.last) if folder.exists()), None)
+        if folder is None:
             return 0, 0.0
         for name, part in self.parts.items():
-            part.load_state_dict(torch.load(self.folder / f"{name}.pt", map_location="cpu", weights_only=True))
-        state = json.loads((self.folder / "step.json").read_text())
+            part.load_state_dict(torch.load(folder / f"{name}.pt", map_location="cpu", weights_only=True))
+        state = json.loads((folder / "step.json").read_text())
         return int(state["step"]), float(state["hours"])
 
     def save(self, step: int, hours: float) -> None:
-        """Replace the last checkpoint by this one."""
+        """Replace the last checkpoint by this one. A kill at any moment leaves one of them whole, and it is found."""
         staged = self.folder.with_name(self.folder.name + ".tmp")
         shutil.rmtree(staged, ignore_errors=True)
         staged.mkdir(parents=True)
         for name, part in self.parts.items():
             torch.save(part.state_dict(), staged / f"{name}.pt")
         (staged / "step.json").write_text(json.dumps({"step": step, "hours": hours}))
-        shutil.rmtree(self.folder, ignore_errors=True)
+        if self.folder.exists():
+            shutil.rmtree(self.last, ignore_errors=True)
+            self.folder.rename(self.last)
         staged.rename(self.folder)
+        shutil.rmtree(self.last, ignore_errors=True)
 
 
 def _progress(disable: bool) -> Progress:

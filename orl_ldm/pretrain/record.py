@@ -52,10 +52,17 @@ def append(path: Path, row: dict[str, float]) -> None:
 
 
 def keep_until(path: Path, step: int) -> None:
-    """Drop the rows after `step`: they are about to be written again."""
-    if path.exists():
-        head, *rows = path.read_text().splitlines(keepends=True)
-        path.write_text(head + "".join(row for row in rows if int(row.split(",")[0]) <= step))
+    """Drop the rows after `step`: they are about to be written again; and what a kill left half written."""
+    if not path.exists():
+        return
+    whole = [line for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
+    if not whole:
+        path.unlink()
+        return
+    head, *rows = whole
+    staged = path.with_suffix(".tmp")
+    staged.write_text(head + "".join(row for row in rows if int(row.split(",")[0]) <= step))
+    staged.replace(path)
 
 
 def validation_table(name: str, log: Path) -> Table:

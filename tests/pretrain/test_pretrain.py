@@ -1,12 +1,14 @@
 """Pretraining: one loss curve however it is run, and an export that the loader and diffusers read."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 import tomllib
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,6 +21,7 @@ from orl_ldm.diffusion.ldm import load_ldm
 from orl_ldm.errors import UserError
 from orl_ldm.pretrain import record
 from orl_ldm.pretrain.config import PretrainConfig
+from orl_ldm.pretrain.loop import Checkpoint
 from orl_ldm.pretrain.run import pretrain
 
 ROOT = Path(__file__).parents[2]
@@ -106,6 +109,52 @@ def test_a_killed_command_goes_on_with_the_same_loss_curve(straight: Path, tmp_p
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
     for name in ("first-stage", "denoiser"):
         assert curve(tmp_path / "run", name) == curve(straight, name)
+
+
+@pytest.mark.parametrize("stop", range(5))
+def test_a_kill_while_a_checkpoint_is_replaced_leaves_one_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: int
+) -> None:
+    """Killed at each of the five times that a folder is renamed or, after its first file, removed."""
+    model = torch.nn.Linear(1, 1)
+    checkpoint = Checkpoint(tmp_path / "checkpoint", SimpleNamespace(scaler=None), model, model, model, model)
+    for step in (1, 2):
+        torch.nn.init.constant_(model.weight, step)
+        checkpoint.save(step, 0.5)
+    operations = 0
+
+    def struck(path: Path, *rest: Any, **options: Any) -> Any:
+        nonlocal operations
+        operations += 1
+        if operations > stop:
+            if not rest and path.exists():
+                next(path.iterdir()).unlink()
+            raise KeyboardInterrupt
+        return original[len(rest) > 0](path, *rest, **options)
+
+    original = (shutil.rmtree, Path.rename)
+    torch.nn.init.constant_(model.weight, 3)
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", struck)
+        patch.setattr(Path, "rename", struck)
+        with pytest.raises(KeyboardInterrupt):
+            checkpoint.save(3, 0.5)
+    step, _ = checkpoint.load()
+    assert step in (2, 3) and model.weight.item() == step
+    checkpoint.save(4, 0.5)
+    assert checkpoint.load() == (4, 0.5) and [path.name for path in tmp_path.iterdir()] == ["checkpoint"]
+
+
+@pytest.mark.parametrize(
+    ("found", "kept"), [("", None), ("step,lo", None), ("step,loss\n1,2\n2,3\n3", "step,loss\n1,2\n")]
+)
+def test_rows_that_a_kill_left_half_written_are_dropped(tmp_path: Path, found: str, kept: str | None) -> None:
+    path = tmp_path / "log.csv"
+    path.write_text(found)
+    record.keep_until(path, 1)
+    assert (path.read_text() if path.exists() else None) == kept
+    record.append(path, {"step": 2, "loss": 4})
+    assert path.read_text() == (kept or "step,loss\n") + "2,4\n"
 
 
 def test_parts_of_a_batch_make_the_same_step(straight: Path, tmp_path: Path) -> None:
