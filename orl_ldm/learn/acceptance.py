@@ -16,7 +16,7 @@ from dataclasses import asdict, astuple
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from orl_ldm.learn.checkpoint import Progress
 from orl_ldm.learn.config import JudgeConfig
@@ -39,6 +39,7 @@ class Acceptance:
         self.accepted, self.best = copy.deepcopy(policy), copy.deepcopy(policy)
         self.model = Model(learned, config, seed)
         self.parts: dict[str, nn.Module] = {"accepted": self.accepted, "best": self.best, "judge": self.model}
+        self._gains_of_best: Tensor | None = None  # a run that goes on finds them anew
 
     def begin(self) -> None:
         """Fit the judge; a run that goes on finds it in its checkpoint."""
@@ -60,12 +61,15 @@ class Acceptance:
         """Judge the policy of epoch `state.epochs` and accept or leave it; `state` is told of both."""
         if self.held is not None:
             gains = corrected(self.model, judged_as(policy, self.held), self.held)
-            best = corrected(self.model, judged_as(self.best, self.held), self.held) if state.judged else gains
+            if state.judged and self._gains_of_best is None:
+                self._gains_of_best = corrected(self.model, judged_as(self.best, self.held), self.held)
+            best = self._gains_of_best if self._gains_of_best is not None else gains
             behind, error = difference(best, gains, self.held, self.seed)
             judged = of_members(gains, self.held, self.seed)
             state.judged.append({"epoch": state.epochs, **asdict(judged), "behind": behind, "behind_error": error})
             if behind <= 0:
                 self.best.load_state_dict(policy.state_dict())
+                self._gains_of_best = gains
             elif behind > self.config.margin * error:
                 return
         state.accepted = state.epochs

@@ -25,16 +25,15 @@ from orl_ldm.policy import Explorer, Policy
 @torch.no_grad()
 def corrected(model: Model, policy: Policy, data: Dataset) -> Tensor:
     """Gains (M, E) in standard deviations whose mean is the policy's; what episodes add to it, one by one."""
-    gains = played(model, policy, data, data.starts)
     explorer = Explorer(policy, [model.config.spread] * len(policy.spec.action_names))
     log_weights, _ = by_decision(log_ratios(explorer, data), data)  # (E, T)
-    weights = normalised(log_weights).to(gains)
-    rows = torch.arange(len(data), device=gains.device)
+    weights = normalised(log_weights).to(data.rewards)
+    rows = torch.arange(len(data), device=weights.device)
     number = rows - data.starts[data.episode]  # (N,) 0 .. T - 1
     value, q = played(model, policy, data, rows), played(model, policy, data, rows, first=True)  # (M, N)
     before = torch.where(number > 0, weights[data.episode, (number - 1).clamp(min=0)], 0)  # (N,)
     added = weights[data.episode, number] * (data.rewards - q) + before * value  # (M, N)
-    count = effective(weights[:, -1])
+    gains, count = value[:, data.starts], effective(weights[:, -1])
     trusted = len(data.starts) * (count - 1) / (count + 1)
     return gains + trusted * torch.zeros_like(gains).index_add_(1, data.episode, added)
 

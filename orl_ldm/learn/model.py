@@ -28,7 +28,7 @@ from orl_ldm.learn.metrics import explained_variance
 from orl_ldm.learn.networks import Ensemble
 from orl_ldm.policy import Policy
 from orl_ldm.policy.beta import mean_action, to_unit
-from orl_ldm.policy.normaliser import SAMPLE, Normaliser, evenly
+from orl_ldm.policy.normaliser import Normaliser
 from orl_ldm.streams import stream
 
 #: An episode whose weight has fallen below this has ended.
@@ -37,6 +37,9 @@ OVER = 0.01
 
 #: So many episodes are played at a time: each needs memory for all members.
 PLAYED = 256
+
+#: So many transitions tell how large changes are.
+SAMPLE = 4096
 
 
 class Model(nn.Module):
@@ -56,7 +59,7 @@ class Model(nn.Module):
             self.net = Ensemble(config.members, inputs, config.hidden, self.features + 2).to(data.rewards.device)
         self.normalise = Normaliser(data.spec.feature_names).to(data.rewards.device)
         self.normalise.fit(data.observations)
-        some = evenly(len(data), SAMPLE).to(data.rewards.device)
+        some = torch.linspace(0, len(data) - 1, min(len(data), SAMPLE), device=data.rewards.device).long()
         before, after = data.observations[some], data.next_observations[some]
         inner = (after - before)[~data.ends[some]]
         self.register_buffer("change", positive(inner.std(0)) if len(inner) > 1 else torch.ones_like(before[0]))

@@ -5,9 +5,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-#: So many observations tell what is usual.
-SAMPLE = 16384
-
 
 class Normaliser(nn.Module):
     """(..., F + P) -> (..., F + P), within ten standard deviations: F named features, P preferences that sum to 1.
@@ -30,9 +27,8 @@ class Normaliser(nn.Module):
 
         Features whose names begin with one of `hidden` are not seen: their scale is infinite.
         """
-        some = observations[evenly(len(observations), SAMPLE).to(observations.device)]
-        std, count = some.std(0), len(self.names)
-        self.mean[:count] = some.mean(0)
+        std, count = observations.std(0), len(self.names)
+        self.mean[:count] = observations.mean(0)
         self.std[:count] = torch.where(std > 1e-6, std, torch.ones_like(std))
         unseen = [name.startswith(tuple(hidden)) for name in self.names]
         self.std[:count][torch.tensor(unseen, device=std.device)] = torch.inf
@@ -40,8 +36,3 @@ class Normaliser(nn.Module):
     def forward(self, observations: Tensor) -> Tensor:
         """Standard deviations from what is usual."""
         return ((observations - self.mean) / self.std).clamp(-10, 10)
-
-
-def evenly(count: int, most: int) -> Tensor:
-    """At most so many of the numbers below `count`, evenly spaced."""
-    return torch.linspace(0, count - 1, min(count, most)).long()
