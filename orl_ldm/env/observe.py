@@ -4,6 +4,8 @@ Every feature is of the order of one (ratios, logarithms and means of what a net
 size, and computed per image: nothing in it depends on the batch.
 """
 
+from functools import cache
+
 import torch
 from torch import Tensor
 
@@ -52,10 +54,15 @@ def projected(inner: Tensor) -> Tensor:
 
     So an observation is as long for every denoiser, and nothing has to be fitted before the first image is collected.
     """
-    width = inner.shape[1]
-    directions = torch.from_numpy(normal((width, INNER), 0, "project", width)).to(inner)
-    combined: Tensor = inner @ directions / width**0.5
+    combined: Tensor = inner @ directions(inner.shape[1]).to(inner)
     return combined
+
+
+@cache
+def directions(width: int) -> Tensor:
+    """(D, INNER), the same ones for every denoiser of a width."""
+    scaled: Tensor = torch.from_numpy(normal((width, INNER), 0, "project", width)) / width**0.5
+    return scaled
 
 
 def rms(x: Tensor) -> Tensor:

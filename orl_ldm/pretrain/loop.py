@@ -153,7 +153,7 @@ class Checkpoint:
 
     def load(self) -> tuple[int, float]:
         """Restore the last checkpoint, if there is one; returns the number of steps done and the hours they took."""
-        folder = next((folder for folder in (self.folder, self.last) if folder.exists()), None)
+        folder = next((folder for folder in (self.folder, self.last) if (folder / "step.json").exists()), None)
         if folder is None:
             return 0, 0.0
         for name, part in self.parts.items():

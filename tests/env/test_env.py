@@ -10,9 +10,9 @@ from orl_ldm.collect.config import BEHAVIORS
 from orl_ldm.diffusion.config import SamplerConfig
 from orl_ldm.diffusion.ldm import LDM
 from orl_ldm.diffusion.sampler import begin, ends
-from orl_ldm.env.observe import between_channels, correlation, unevenness
+from orl_ldm.env.observe import between_channels, correlation, projected, unevenness
 from orl_ldm.env.rollout import roll_out
-from orl_ldm.env.spaces import ACTIONS, FEATURES, SPEC, decide
+from orl_ldm.env.spaces import ACTIONS, FEATURES, INNER, SPEC, decide
 from orl_ldm.env.vector import SteeringEnv, SteeringVectorEnv
 from orl_ldm.images.pairs import Batch
 from orl_ldm.metrics import Metrics
@@ -153,6 +153,16 @@ def test_what_is_added_is_compared_as_numpy_would() -> None:
     pairs = [np.corrcoef(image.flatten(1).numpy())[np.tril_indices(4, -1)] for image in one]
     np.testing.assert_allclose(between_channels(one), pairs, atol=1e-5)
     assert between_channels(one[:, :1]).shape == (3, 1)
+
+
+def test_the_inner_layer_is_seen_after_a_call_and_keeps_distances(ldm: LDM, batch: Batch) -> None:
+    rollout = roll_out(ldm, BROAD, batch.lr, [1, 2, 3], [0, 1, 2], SamplerConfig(), 4)
+    seen = rollout.observations[:, [name.startswith("denoiser/") for name in FEATURES]]
+    first = rollout.observations[:, FEATURES.index("position/decision")] == 0
+    assert (seen[first] == 0).all() and (np.abs(seen[~first]).max(1) > 0).all() and (~first).any()
+    wide = torch.randn(2, 4096, generator=torch.Generator().manual_seed(0))
+    ratio = projected(wide).diff(dim=0).norm() / wide.diff(dim=0).norm()
+    assert 0.5 < float(ratio) * (4096 / INNER) ** 0.5 < 1.5  # directions of length 1, INNER of them
 
 
 def test_unevenness_tells_one_texture_from_two() -> None:

@@ -48,6 +48,12 @@ def test_exploration_keeps_the_mean_and_widens() -> None:
     assert (spread[1] > 1.3 * spread[0]).all()
 
 
+def test_exploration_has_a_factor_for_each_action() -> None:
+    explorer = Explorer(BroadPolicy(SPEC, (4.0, 8.0), (6.0, 3.0)), (4.0, 0.5))
+    alpha, beta = explorer.concentrations(torch.zeros(2, 3))
+    assert alpha.tolist() == [[16.0, 4.0]] * 2 and beta.tolist() == [[24.0, 1.5]] * 2
+
+
 def test_a_saved_policy_comes_back(tmp_path: Path) -> None:
     policy = BetaPolicy(SPEC, (16,))
     policy.normalise.fit(torch.randn(50, 3) * 5 + 1)
