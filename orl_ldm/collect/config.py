@@ -18,6 +18,11 @@ BEHAVIORS: dict[str, tuple[Concentrations, Concentrations]] = {
 }
 
 
+def for_each(value: object) -> object:
+    """A number for each action, of one number for all; anything else as it is."""
+    return (value,) * 5 if isinstance(value, int | float) else value
+
+
 def is_part(value: object) -> object:
     """A part, K/N. Raises ValueError for anything else."""
     if not isinstance(value, str) or re.fullmatch(r"[1-9][0-9]*/[1-9][0-9]*", value, re.ASCII) is None:
@@ -30,10 +35,10 @@ class CollectConfig:
     """How much to collect, and how to behave.
 
     `policy`: a policy folder to explore around, with its concentrations times `concentration`, one factor for each
-    action (`step` is explored narrowly: most of what lies far from the mean ends before the first call); or empty for
-    `behaviors`, each with `rollouts` of every image: "broad", the same Beta in every decision, mostly for few calls,
-    and "paced", calls that lie evenly in t, up to nfe_max of them. Their concentrations per action (step, eta, detail,
-    fidelity, grain) are `alpha` and `beta`, by default those of BEHAVIORS. `prefer` turns the dial of a policy that was
+    action or one for all (`step` is explored narrowly: most of what lies far from the mean ends before the first call);
+    or empty for `behaviors`, each with `rollouts` of every image: "broad", the same Beta in every decision, mostly for
+    few calls, and "paced", calls that lie evenly in t, up to nfe_max of them. Their concentrations per action (step,
+    eta, detail, fidelity, grain) are `alpha` and `beta`, by default those of BEHAVIORS. `prefer` turns the dial of a policy that was
     trained with one.
     `part` "2/3" is every third unit of work from the second on: three machines or processes that have a part each
     publish what one would, in one buffer or in three.
@@ -51,7 +56,7 @@ class CollectConfig:
     seed: NonNegativeInt = 42
     policy: str = ""
     prefer: str = ""
-    concentration: Concentrations = (4.0, 1.0, 1.0, 1.0, 1.0)
+    concentration: Annotated[Concentrations, BeforeValidator(for_each)] = (4.0, 1.0, 1.0, 1.0, 1.0)
     behaviors: Annotated[tuple[Literal["broad", "paced"], ...], Field(min_length=1)] = ("broad",)
     alpha: Concentrations | None = None
     beta: Concentrations | None = None

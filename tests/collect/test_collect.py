@@ -22,6 +22,7 @@ from orl_ldm.diffusion.ldm import LDM
 from orl_ldm.env.spaces import SPEC
 from orl_ldm.errors import UserError
 from orl_ldm.images.config import DataConfig
+from orl_ldm.pipeline import load_pipeline
 from orl_ldm.policy import BetaPolicy, PolicySpec, save_policy
 from orl_ldm.reward import TERMS, RewardWeights, compose
 
@@ -147,3 +148,11 @@ def test_d3rlpy_takes_the_buffer_as_it_is(undisturbed: Transitions) -> None:
     returns = [episode.compute_return() for episode in theirs.episodes]
     np.testing.assert_allclose(returns, t.rewards[t.terminals], rtol=1e-6)
     assert len(returns) == CONFIG.images * CONFIG.rollouts
+
+
+def test_exploration_is_set_for_each_action_or_for_all() -> None:
+    settings = [f"collect.concentration={value}" for value in ("0.5", "[4, 1, 1, 1, 2]")]
+    read = [load_pipeline("demo", [setting]).collect.concentration for setting in settings]
+    assert read == [(0.5,) * 5, (4, 1, 1, 1, 2)]
+    with pytest.raises(UserError, match="concentration"):
+        load_pipeline("demo", ["collect.concentration=[4, 1]"])
