@@ -38,8 +38,8 @@ class CollectConfig:
     action or one for all (`step` is explored narrowly: most of what lies far from the mean ends before the first call);
     or empty for `behaviors`, each with `rollouts` of every image: "broad", the same Beta in every decision, mostly for
     few calls, and "paced", calls that lie evenly in t, up to nfe_max of them. Their concentrations per action (step,
-    eta, detail, fidelity, grain) are `alpha` and `beta`, by default those of BEHAVIORS. `prefer` turns the dial of a policy that was
-    trained with one.
+    eta, detail, fidelity, grain) are `alpha` and `beta`, by default those of BEHAVIORS. `prefer` turns the dial
+    of a policy that was trained with one.
     `part` "2/3" is every third unit of work from the second on: three machines or processes that have a part each
     publish what one would, in one buffer or in three.
     """
