@@ -62,6 +62,10 @@ class LDM:
                 f"data.size is {size}, but {self.ldm_id!r} takes multiples of {self.scale * self.size_multiple} pixels"
             )
 
+    def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
+        """(C, h, w) of the latents of images of this size."""
+        return self.latent_channels, height // self.scale, width // self.scale
+
     @torch.no_grad()
     def encode(self, image: Tensor) -> Tensor:
         """(B, 3, H, W) in [0, 1] -> latents (B, C, h, w) float32; the mean of a Gaussian posterior, no quantisation."""

@@ -62,7 +62,8 @@ class FirstStageConfig:
 class DenoiserConfig:
     """UNet2DModel on (noisy latent, LR image), v-prediction (Salimans and Ho 2022).
 
-    `norm_num_groups` of its normalisation must divide every number of channels.
+    `norm_num_groups` of its normalisation must divide every number of channels. With a `start`, `anew` takes its first
+    stage alone and trains a new denoiser of these shapes for it.
     """
 
     __pydantic_config__ = STRICT
@@ -71,6 +72,7 @@ class DenoiserConfig:
     layers_per_block: PositiveInt = 2
     norm_num_groups: PositiveInt = 8
     prediction_type: Literal["v_prediction", "epsilon", "sample"] = "v_prediction"
+    anew: bool = False
     train: StageConfig = field(default_factory=StageConfig)
 
 

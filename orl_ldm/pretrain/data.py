@@ -8,10 +8,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 
 from orl_ldm.errors import UserError
-from orl_ldm.images.resample import to_tensor
 from orl_ldm.images.sources import ImageRef, open_images
 from orl_ldm.pretrain.config import PretrainConfig
 from orl_ldm.streams import normal, stable_id, stream
@@ -48,19 +47,30 @@ def open_sources(config: PretrainConfig) -> Images:
     )
 
 
-class Crops(Dataset[tuple[Tensor, int]]):
-    """Item i is (a (3, size, size) crop in [0, 1], flipped and turned at random, i): the i-th of an endless stream."""
+class Crops(Dataset[tuple[Tensor, Tensor, int]]):
+    """The i-th of an endless stream: a crop (3, size, size) uint8, flipped and turned at random; its noise; and i.
 
-    def __init__(self, images: Images, size: int, seed: int, length: int) -> None:
-        self.refs, self.size, self.seed, self.length = images.refs, size, seed, length
+    The noise is standard normal, float32, of the `latent` shape (C, h, w); drawn here, it is the loader's workers that
+    draw it. Images are kept in memory as long as they fit: with `workers` they are read before training begins, by all
+    of these at once, and each finds them there; otherwise each is read when it is first drawn.
+    """
+
+    def __init__(
+        self, images: Images, size: int, latent: tuple[int, int, int], seed: int, length: int, workers: int = 0
+    ) -> None:
+        self.refs, self.size, self.latent, self.seed, self.length = images.refs, size, latent, seed, length
         self._cumulative = np.cumsum(np.asarray(images.weights) / np.sum(images.weights))
         self._cache: dict[int, npt.NDArray[np.uint8]] = {}
         self._cached_bytes = 0
+        if workers:
+            for chosen, pixels in enumerate(DataLoader(_Whole(self.refs), batch_size=None, num_workers=workers)):
+                if not self._keep(chosen, pixels.numpy().copy()):  # a copy: what a worker shares holds a file open
+                    break
 
     def __len__(self) -> int:
         return self.length
 
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor, int]:
         rng = stream(self.seed, "crop", index)
         chosen = min(int(np.searchsorted(self._cumulative, rng.random())), len(self.refs) - 1)
         pixels = self._pixels(chosen)
@@ -69,22 +79,40 @@ class Crops(Dataset[tuple[Tensor, int]]):
             raise UserError(f"image {self.refs[chosen].name!r} is {width}x{height}: smaller than the crop {self.size}")
         top, left = rng.integers(height - self.size + 1), rng.integers(width - self.size + 1)
         crop = np.rot90(pixels[top : top + self.size, left : left + self.size], int(rng.integers(4)))
-        return to_tensor(np.ascontiguousarray(crop[:, ::-1] if rng.random() < 0.5 else crop)), index
+        turned = np.ascontiguousarray((crop[:, ::-1] if rng.random() < 0.5 else crop).transpose(2, 0, 1))
+        return torch.from_numpy(turned), noise_of(self.latent, self.seed, index), index
 
     def _pixels(self, chosen: int) -> npt.NDArray[np.uint8]:
-        if chosen not in self._cache:
-            pixels = self.refs[chosen].load()
-            if self._cached_bytes + pixels.nbytes > CACHE_BYTES:
-                return pixels
-            self._cache[chosen] = pixels
-            self._cached_bytes += pixels.nbytes
-        return self._cache[chosen]
+        if chosen in self._cache:
+            return self._cache[chosen]
+        pixels = self.refs[chosen].load()
+        self._keep(chosen, pixels)
+        return pixels
+
+    def _keep(self, chosen: int, pixels: npt.NDArray[np.uint8]) -> bool:
+        if self._cached_bytes + pixels.nbytes > CACHE_BYTES:
+            return False
+        self._cache[chosen] = pixels
+        self._cached_bytes += pixels.nbytes
+        return True
 
 
-def noise_like(x: Tensor, seed: int, items: Tensor) -> Tensor:
-    """Standard normal noise of x's shape (B, ...), drawn on the CPU from the streams of these items (B,)."""
-    shape = tuple(x.shape[1:])
-    return torch.stack([torch.from_numpy(normal(shape, seed, "noise", item)) for item in items.tolist()]).to(x)
+class _Whole(Dataset[npt.NDArray[np.uint8]]):
+    """Every image as it is."""
+
+    def __init__(self, refs: Sequence[ImageRef]) -> None:
+        self.refs = refs
+
+    def __len__(self) -> int:
+        return len(self.refs)
+
+    def __getitem__(self, index: int) -> npt.NDArray[np.uint8]:
+        return self.refs[index].load()
+
+
+def noise_of(latent: tuple[int, ...], seed: int, item: int) -> Tensor:
+    """Standard normal noise of a latent's shape, float32, of one item of the stream."""
+    return torch.from_numpy(normal(latent, seed, "noise", item))
 
 
 def spread(items: Tensor) -> Tensor:

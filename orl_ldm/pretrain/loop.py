@@ -30,7 +30,7 @@ class Objective(Protocol):
 
     network: nn.Module
 
-    def __call__(self, hr: Tensor, items: Tensor) -> Tensor: ...
+    def __call__(self, hr: Tensor, noise: Tensor, items: Tensor) -> Tensor: ...
 
     def validate(self, hr: Tensor) -> Validation: ...
 
@@ -41,10 +41,12 @@ def train_stage(
     images: Images,
     held_out: Tensor,
     config: StageConfig,
+    latent: tuple[int, int, int],
     run: Run,
 ) -> float:
-    """Train `objective.network` on crops until config.steps optimiser steps are done; leaves its EMA weights in it.
+    """Train `objective.network` until config.steps optimiser steps are done; leaves its EMA weights in it.
 
+    It learns from crops whose latents have the shape `latent` (C, h, w).
     Everything random is a function of (seed, item of the stream of crops), and the checkpoint holds model, EMA,
     optimiser and schedule, so a run that was killed and resumed follows the same loss curve. Writes `<name>.csv`,
     `<name>-validation.csv`, `previews/<name>-<step>.png` and `<name>-checkpoint/`. Returns the hours that it took, over
@@ -58,33 +60,39 @@ def train_stage(
             f"{config.gradient_accumulation} gradient_accumulation"
         )
     model = objective.network.requires_grad_(True).train().to(memory_format=torch.channels_last)
-    ema = EMAModel(model.parameters(), decay=config.ema_decay, use_ema_warmup=True, power=0.75)
-    ema.to(accelerator.device)
+    ema = EMAModel(model.parameters(), decay=config.ema_decay, use_ema_warmup=True, power=0.75, foreach=True)
     optimizer = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
     schedule = get_cosine_schedule_with_warmup(optimizer, config.warmup_steps, config.steps)
     loss_of, optimizer = accelerator.prepare(objective, optimizer)
     checkpoint = Checkpoint(folder / f"{name}-checkpoint", accelerator, model, ema, optimizer, schedule)
     start, hours = checkpoint.load()
+    ema.to(accelerator.device)  # now, as what is loaded is not there
     for log in (folder / f"{name}.csv", folder / f"{name}-validation.csv"):
         if accelerator.is_main_process:
             keep_until(log, start)
-    crops = Crops(images, config.crop, run.seed, config.steps * config.batch_size)
+    remain = start < config.steps
+    length = config.steps * config.batch_size
+    crops = Crops(images, config.crop, latent, run.seed, length, run.workers if remain else 0)
     mine = range(start * config.batch_size + accelerator.process_index, len(crops), accelerator.num_processes)
-    batches = iter(DataLoader(crops, config.batch_size // parts, sampler=mine, num_workers=run.workers))
+    pinned = accelerator.device.type == "cuda"
+    batches = iter(
+        DataLoader(crops, config.batch_size // parts, sampler=mine, num_workers=run.workers, pin_memory=pinned)
+    )
     clock = Clock(hours)
     saved = validated = clock.hours()
     with (
         Interrupt() as interrupt,
-        _progress(disable=not accelerator.is_main_process or start == config.steps) as progress,
+        _progress(disable=not accelerator.is_main_process or not remain) as progress,
     ):
         task = progress.add_task(name, total=config.steps, completed=start, loss=float("nan"))
         for step in range(start, config.steps):
             loss = torch.zeros((), device=accelerator.device)
             for part in range(config.gradient_accumulation):
-                hr, items = next(batches)
+                pixels, noise, items = next(batches)
+                hr, noise = (part.to(accelerator.device, torch.float32, non_blocking=True) for part in (pixels, noise))
                 last = part == config.gradient_accumulation - 1
                 with nullcontext() if last else accelerator.no_sync(loss_of):
-                    share = loss_of(hr.to(accelerator.device), items) / config.gradient_accumulation
+                    share = loss_of(hr / 255, noise, items) / config.gradient_accumulation
                     accelerator.backward(share)
                 loss += share.detach()
             flag = torch.tensor(float(interrupt.received is not None), device=accelerator.device)
@@ -113,7 +121,7 @@ def train_stage(
     interrupt.act()
     ema.copy_to(model.parameters())
     model.requires_grad_(False).eval()
-    return clock.hours() if start < config.steps else hours
+    return clock.hours() if remain else hours
 
 
 @contextmanager

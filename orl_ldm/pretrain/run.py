@@ -55,13 +55,13 @@ def pretrain(config: PretrainConfig) -> Path:
     objectives: list[tuple[str, Objective, StageConfig]] = [
         (
             "first-stage",
-            FirstStageLoss(ldm.first_stage, config.first_stage.latent_noise, config.seed),
+            FirstStageLoss(ldm.first_stage, config.first_stage.latent_noise),
             config.first_stage.train,
         ),
         ("denoiser", DenoiserLoss(ldm, config.seed, config.validation_steps), config.denoiser.train),
     ]
     hours = {
-        name: train_stage(name, objective, images, held_out, stage, run)
+        name: train_stage(name, objective, images, held_out, stage, ldm.latent_shape(stage.crop, stage.crop), run)
         for name, objective, stage in objectives
         if stage.steps
     }
@@ -78,6 +78,11 @@ def untrained(config: PretrainConfig) -> tuple[LDM, dict[str, Any]]:
     if config.start:
         ldm, scheduler = load_ldm(config.start), scheduler_config(config.start)
         ldm.require(ldm.scale * ldm.size_multiple, config.scale)
+        if config.denoiser.anew:
+            scheduler |= {"prediction_type": config.denoiser.prediction_type}
+            torch.manual_seed(config.seed + 1)
+            denoiser = build_denoiser(config.denoiser, ldm.latent_channels)
+            ldm = make_ldm(denoiser, ldm.first_stage, scheduler, config.name, "")
     else:
         scheduler = {**SCHEDULER, "prediction_type": config.denoiser.prediction_type}
         torch.manual_seed(config.seed)

@@ -15,7 +15,7 @@ from orl_ldm.diffusion.schedule import add_noise, training_target
 from orl_ldm.images.resample import downscale, to_8bit, upscale
 from orl_ldm.metrics import Metrics
 from orl_ldm.pretrain.config import DenoiserConfig, FirstStageConfig
-from orl_ldm.pretrain.data import noise_like, spread
+from orl_ldm.pretrain.data import noise_of, spread
 
 SCHEDULER = {
     "_class_name": "DDIMScheduler",
@@ -86,14 +86,14 @@ class FirstStageLoss(nn.Module):
     alike; the denoiser can then work on them without a further normalisation.
     """
 
-    def __init__(self, network: Any, latent_noise: float, seed: int) -> None:
+    def __init__(self, network: Any, latent_noise: float) -> None:
         super().__init__()
-        self.network, self.latent_noise, self.seed = network, latent_noise, seed
+        self.network, self.latent_noise = network, latent_noise
 
-    def forward(self, hr: Tensor, items: Tensor) -> Tensor:
-        """The loss of crops (B, 3, S, S) in [0, 1], which are these items (B,) of the stream."""
+    def forward(self, hr: Tensor, noise: Tensor, items: Tensor) -> Tensor:
+        """The loss of crops (B, 3, S, S) in [0, 1] with their noise (B, C, h, w), items (B,) of the stream."""
         latents = encode(self.network, hr)
-        noisy = latents + self.latent_noise * noise_like(latents, self.seed, items)
+        noisy = latents + self.latent_noise * noise
         reconstruction = self.network.decode(noisy).sample
         power = (latents.float().square().mean(dim=(1, 2, 3)) - 1).square().mean()
         return F.l1_loss(reconstruction.float(), hr * 2 - 1) + 0.01 * power
@@ -114,15 +114,14 @@ class DenoiserLoss(nn.Module):
         self.network, self.seed, self.validation_steps = ldm.unet, seed, validation_steps
         self._ldm = (ldm,)  # in a tuple, so that the frozen first stage is not a part of this module
 
-    def forward(self, hr: Tensor, items: Tensor) -> Tensor:
-        """The loss of crops (B, 3, S, S) in [0, 1], which are these items (B,) of the stream."""
+    def forward(self, hr: Tensor, noise: Tensor, items: Tensor) -> Tensor:
+        """The loss of crops (B, 3, S, S) in [0, 1] with their noise (B, C, h, w), items (B,) of the stream."""
         ldm = self._ldm[0]
         with torch.no_grad():
             x0 = encode(ldm.first_stage, hr).float() * ldm.latent_scale
             lr = to_8bit(downscale(hr, ldm.scale))
         t = (spread(items) * ldm.schedule.num_train_timesteps).floor().to(hr.device)
         alpha_bar = ldm.schedule.alpha_bar(t)
-        noise = noise_like(x0, self.seed, items)
         x = add_noise(x0, noise, alpha_bar)
         prediction = self.network(torch.cat([x, lr * 2 - 1], dim=1), t.float()).sample
         target = training_target(x0, noise, alpha_bar, ldm.schedule.prediction_type)
@@ -140,8 +139,10 @@ class DenoiserLoss(nn.Module):
             pictures[title] = torch.cat(
                 [sample(ldm, lr[i : i + 1], [i], [0], drive, config, self.seed, True).images for i in items]
             )
-        loss = torch.stack([self(hr[i : i + 1], torch.tensor([i])) for i in items]).mean()
-        scores = {"held_out_loss": float(loss)}
+        shape = ldm.latent_shape(*hr.shape[-2:])
+        noises = [noise_of(shape, self.seed, i).to(hr.device) for i in items]
+        losses = [self(hr[i : i + 1], noise[None], torch.tensor([i])) for i, noise in enumerate(noises)]
+        scores = {"held_out_loss": float(torch.stack(losses).mean())}
         for title, images in pictures.items():
             scores |= _scores(title, images, hr)
         return Validation(scores, {**pictures, "reference": hr})

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from diffusers.pipelines.latent_diffusion.pipeline_latent_diffusion_superresolution import LDMSuperResolutionPipeline
@@ -164,6 +165,33 @@ def test_parts_of_a_batch_make_the_same_step(straight: Path, tmp_path: Path) -> 
         assert curve(tmp_path, name) == pytest.approx(curve(straight, name), rel=1e-3)
 
 
+def test_workers_that_load_make_the_same_steps(straight: Path, tmp_path: Path) -> None:
+    pretrain(config(tmp_path, "workers=2"))
+    for name in ("first-stage", "denoiser"):
+        assert curve(tmp_path, name) == curve(straight, name)
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_on_cuda_an_interrupted_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    append = record.append
+
+    def crash(path: Path, row: dict[str, float]) -> None:
+        append(path, row)
+        if path.name == "denoiser.csv" and row["step"] == 4:
+            raise KilledError
+
+    monkeypatch.setattr("orl_ldm.pretrain.loop.append", crash)
+    with pytest.raises(KilledError):
+        pretrain(config(tmp_path / "broken", "workers=2", "mixed_precision=bf16"))
+    monkeypatch.undo()
+    pretrain(config(tmp_path / "broken", "workers=2", "mixed_precision=bf16"))
+    exported = pretrain(config(tmp_path / "whole", "workers=2", "mixed_precision=bf16"))
+    for name in ("first-stage", "denoiser"):
+        assert curve(tmp_path / "broken", name) == pytest.approx(curve(tmp_path / "whole", name), rel=1e-2)
+    assert "1 x NVIDIA" in (exported / "README.md").read_text()
+
+
 def test_two_processes_follow_the_loss_curve_of_one(straight: Path, tmp_path: Path) -> None:
     launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2"]
     launch += ["--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0", "--local-addr=127.0.0.1"]  # any free port
@@ -205,6 +233,16 @@ def test_a_second_training_goes_on_from_the_first(straight: Path, tmp_path: Path
     assert "going on from" in (tmp_path / "ldm" / "README.md").read_text()
 
 
+def test_a_new_denoiser_learns_on_the_first_stage_of_another(straight: Path, tmp_path: Path) -> None:
+    anew = ("first_stage.train.steps=0", "denoiser.anew=true", "denoiser.channels=[8, 24]")
+    before = load_ldm(str(straight / "ldm"))
+    after = load_ldm(str(pretrain(config(tmp_path, *anew, start=str(straight / "ldm")))))
+    for a, b in zip(before.first_stage.parameters(), after.first_stage.parameters(), strict=True):
+        assert torch.equal(a, b)
+    assert tuple(after.unet.config.block_out_channels) == (8, 24)
+    assert "with the first stage of" in (tmp_path / "ldm" / "README.md").read_text()
+
+
 def test_images_of_several_sizes_are_mixed(tmp_path: Path) -> None:
     folder = tmp_path / "sensor" / "train" / "field"
     folder.mkdir(parents=True)
@@ -241,7 +279,7 @@ def test_settings_that_do_not_fit_are_said(tmp_path: Path, straight: Path, setti
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("orl_ldm.pretrain.stages.noise_like", lambda x, *args: x * float("nan"))
+    monkeypatch.setattr("orl_ldm.pretrain.data.normal", lambda shape, *args: np.full(shape, np.nan, dtype=np.float32))
     with pytest.raises(FloatingPointError, match="not finite at step 0"):
         pretrain(config(tmp_path))
 
