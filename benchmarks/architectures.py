@@ -58,13 +58,14 @@ class Bench:
         self.held_out = held_out_images(self.images.held_out[:16], self.embedded)
         self.stage = StageConfig(steps=steps, batch_size=batch_size, crop=crop, validate_minutes=1e9)
 
-    def train(self, title: str, objective: Any, learning_rate: float) -> dict[str, float]:
+    def train(self, title: str, objective: Any, channels: int, learning_rate: float) -> dict[str, float]:
         """The scores after `steps` steps."""
         folder = Path("runs/benchmarks/architectures") / title.replace(" ", "-")
         folder.mkdir(parents=True, exist_ok=True)
         run = Run(folder, Accelerator(mixed_precision=self.config.mixed_precision), self.config.seed, 0, 2)
         stage = replace(self.stage, learning_rate=learning_rate)
-        train_stage("network", objective, self.images, self.held_out, stage, run)
+        latent = (channels, stage.crop // self.embedded.scale, stage.crop // self.embedded.scale)
+        train_stage("network", objective, self.images, self.held_out, stage, latent, run)
         return last_scores(folder / "network-validation.csv")
 
 
@@ -82,7 +83,9 @@ def first_stage(
     for title, config in FIRST_STAGES.items():
         torch.manual_seed(0)
         network = build_first_stage(config)
-        scores = bench.train(f"first-stage {title}", FirstStageLoss(network, config.latent_noise, 0), 2e-3)
+        scores = bench.train(
+            f"first-stage {title}", FirstStageLoss(network, config.latent_noise), config.latent_channels, 2e-3
+        )
         with torch.no_grad():
             latent = encode(network, hr)
             times = [milliseconds(partial(encode, network, hr)), milliseconds(partial(network.decode, latent))]
@@ -106,7 +109,7 @@ def denoiser(
         torch.manual_seed(0)
         network = build_denoiser(config, bench.embedded.latent_channels)
         ldm = replace(bench.embedded, unet=network)
-        scores = bench.train(f"denoiser {title}", DenoiserLoss(ldm, 0, 1), 1e-3)
+        scores = bench.train(f"denoiser {title}", DenoiserLoss(ldm, 0, 1), ldm.latent_channels, 1e-3)
         x, lr, t = torch.randn(1, 16, SIDE, SIDE), torch.rand(1, 3, SIDE, SIDE), torch.tensor([500.0])
         cost = milliseconds(partial(ldm.denoise, x, t, lr))
         gain = scores["one call psnr"] - scores["bicubic psnr"]

@@ -121,7 +121,8 @@ def advance(
     """Go to t_next and call the denoiser there (1 NFE). `pure_noise_start` begins plain sampling, without x0."""
     x0 = _edit(state, decision, seed)
     x0 = _project(ldm, state, x0, decision, config)
-    noise = _noise(state, seed)
+    needs = (state.nfe == 0) | (decision.eta > 0)
+    noise = _noise(state, seed) if needs.any() else torch.zeros_like(x0)
     warm = add_noise(x0, noise, ldm.schedule.alpha_bar(decision.t_next))
     if pure_noise_start:
         warm = noise
@@ -197,7 +198,7 @@ def sample(
             finished = state.select(done)
             images[finished.slot] = finish(ldm, finished, decision.select(done), seed)
             nfe[finished.slot] = finished.nfe
-        state, decision = state.select(~done), decision.select(~done)
+            state, decision = state.select(~done), decision.select(~done)
         if len(state):
             state = advance(ldm, state, decision, config, seed, pure_noise_start)
     return Sampled(images, nfe)

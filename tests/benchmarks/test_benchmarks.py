@@ -32,3 +32,11 @@ def test_the_tables_of_the_learners() -> None:
     assert [row[:2] for row in rows[2:]] == [["64", "1"], ["256", "1"]]
     assert all(float(rate) > 0 for row in rows[2:] for rate in row[2:5])
     assert printed("table1", "--epochs", "2").startswith("2 epochs, 1 threads: ")
+
+
+def test_the_speed_of_sampling_beside_diffusers(ldm_folder: Path) -> None:
+    command = [sys.executable, "benchmarks/sampling.py", "--ldm", str(ldm_folder), "--size", "32", "--steps", "2"]
+    command += ["--threads", "1", "--turns", "1", "--batches", "1,3"]
+    printed = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    rows = [line.strip("| ").split(" | ") for line in printed.splitlines() if line.startswith("| ")][2:]
+    assert [row[0] for row in rows] == ["1", "3"] and all(float(cell) > 0 for row in rows for cell in row[1:])
