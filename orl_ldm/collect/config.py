@@ -35,7 +35,7 @@ class CollectConfig:
     """How much to collect, and how to behave.
 
     `policy`: a policy folder to explore around, with its concentrations times `concentration`, one factor for each
-    action or one for all (`step` is explored narrowly: most of what lies far from the mean ends before the first call);
+    action or one for all, from the second decision on (`step` is explored narrowly: far from the mean is another plan);
     or empty for `behaviors`, each with `rollouts` of every image: "broad", the same Beta in every decision, mostly for
     few calls, and "paced", calls that lie evenly in t, up to nfe_max of them. Their concentrations per action (step,
     eta, detail, fidelity, grain) are `alpha` and `beta`, by default those of BEHAVIORS. `prefer` turns the dial

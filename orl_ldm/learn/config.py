@@ -42,6 +42,7 @@ class CriticConfig:
     critics: Annotated[int, Field(ge=2)] = 5
     critic_hidden: tuple[int, ...] = (256, 256)
     target_pessimism: float = 4.0  # standard deviations below the mean of the target networks
+    first_pessimism: float = 0.0  # the same where an episode begins
     actor_pessimism: float = 0.5  # standard deviations below the mean of the critics
     polyak: float = 0.005
     noise: float = 0.1  # of the actions that critics are asked about: 0 the mean, 1 a sample of the policy

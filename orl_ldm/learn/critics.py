@@ -7,13 +7,15 @@ pessimistically: some standard deviations below the mean of the ensemble (as RED
 cloning term (as TD3+BC, Fujimoto and Gu 2021), and may move only so far from a reference that is re-anchored at the
 start of every epoch (as the clip of PPO, Schulman et al. 2017; re-anchored offline as in BPPO, Zhuang et al. 2023).
 
-    y = r + gamma * (mean - target_pessimism * std)_j Q'_j(s', a~')
+    y = r + gamma * (mean - pessimism * std)_j Q'_j(s', a~')
     critics minimise Huber(Q_j(s, a) - y), term by term
     the actor maximises, while KL(pi(s) || reference(s)) <= clip,
         (mean - actor_pessimism * std)_j Q_j(s, a~) + cloning * log pi(a | s) + seeking * gain * log pi(a* | s)
 
 where a~ = E[pi(s)] + noise * (a - E[pi(s)]) with a ~ pi(s) reparameterised: what is evaluated later is the mean, so the
-critics are asked about actions near it.
+critics are asked about actions near it. Pessimism is target_pessimism, but first_pessimism for the decision that begins
+an episode: going on rests on guesses of what follows, stopping on none, so that going on has to be doubted; where to
+begin is a choice among plans that all rest on such guesses, and doubt would only turn it to what was tried most.
 
 What is learned of an episode is its gain over the image's other rollouts, which were good plans for some images and bad
 ones for others. From the second epoch on, what the critics leave of the gains of an image on average is taken for that
@@ -51,7 +53,7 @@ from orl_ldm.learn.passes import in_blocks
 from orl_ldm.learn.preferences import Preferences
 from orl_ldm.learn.randomness import draw, seed_step
 from orl_ldm.policy import BetaPolicy
-from orl_ldm.policy.beta import HELD, MARGIN
+from orl_ldm.policy.beta import DECISION, HELD, MARGIN
 
 
 class Critics:
@@ -109,7 +111,7 @@ class Critics:
                 next_actions = self.act(*self.policy.concentrations(following))  # (B, A)
                 next_terms = self.terms(self.target, following, next_actions)  # (M, B, R)
                 shares = self.preferences.shares(preference)  # (B, R)
-                doubt = c.target_pessimism * (next_terms * shares).sum(-1).std(0)  # (B,)
+                doubt = self.pessimism(data.observations[rows]) * (next_terms * shares).sum(-1).std(0)  # (B,)
                 toll = doubt[:, None] * shares / shares.square().sum(-1, keepdim=True)  # (B, R) that adds up to it
                 ends = data.ends[rows, None]
                 y = gains[rows] + c.gamma * torch.where(ends, 0.0, next_terms.mean(0) - toll)  # (B, R)
@@ -141,6 +143,14 @@ class Critics:
             entropy, clipped = densities.entropy(alpha, beta).mean(), (kl > c.clip).float().mean()
             sums += torch.stack([actor_loss, critic_loss, entropy, kl.mean(), clipped]).detach()
         return self.metrics(*(sums / c.steps).tolist())
+
+    def pessimism(self, observations: Tensor) -> Tensor:
+        """(B,) standard deviations that targets are below the mean: other ones for decisions that begin an episode."""
+        c, names = self.config, self.data.spec.feature_names
+        if DECISION not in names:
+            return observations.new_full((len(observations),), c.target_pessimism)
+        first = observations[:, names.index(DECISION)] <= 0
+        return torch.where(first, c.first_pessimism, c.target_pessimism)
 
     def terms(self, critics: Ensemble, observations: Tensor, actions: Tensor) -> Tensor:
         """What unit actions (B, A) bring of each term, (M, B, R)."""

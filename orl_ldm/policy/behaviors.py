@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from orl_ldm.policy.beta import Policy, to_unit
+from orl_ldm.policy.beta import DECISION, Policy, to_unit
 from orl_ldm.policy.spec import PolicySpec
 
 
@@ -61,7 +61,10 @@ class PacedPolicy:
 
 
 class Explorer:
-    """A policy with its concentrations times a factor for each action: the same mean, wider below 1, narrower above."""
+    """A policy with its concentrations times a factor for each action: the same mean, wider below 1, narrower above.
+
+    An episode's first decision, where to begin, keeps the policy's own.
+    """
 
     def __init__(self, policy: Policy, factors: Sequence[float]) -> None:
         self.spec, self.policy = policy.spec, policy
@@ -70,5 +73,6 @@ class Explorer:
     def concentrations(self, observations: Tensor) -> tuple[Tensor, Tensor]:
         """Scaled alpha and beta, each (B, A)."""
         alpha, beta = self.policy.concentrations(observations)
-        factors = self._factors.to(alpha)
+        first = observations[:, self.spec.feature_names.index(DECISION)] <= 0
+        factors = torch.where(first[:, None], 1.0, self._factors.to(alpha))  # (B, A)
         return alpha * factors, beta * factors

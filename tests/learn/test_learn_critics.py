@@ -142,3 +142,13 @@ def test_a_plan_beyond_a_worse_one_is_sought(tmp_path: Path) -> None:
     assert (value[0] >= value[1] - 1e-6).all()
     torch.testing.assert_close(gain, (value[0] - value[2]).clamp(min=0))
     assert (gain > 0).any()
+
+
+def test_where_an_episode_begins_targets_have_a_pessimism_of_their_own(tmp_path: Path) -> None:
+    toys.collect(toys.Patience(), tmp_path / "buffer", 10)
+    config = TrainConfig((str(tmp_path / "buffer"),), "", weights=toys.WEIGHTS, critics=SMALL)
+    data = load(config, torch.device("cpu"))[0]
+    observations = torch.tensor([[0.0, 1.0], [0.5, 1.0]])
+    assert Critics(data, config).pessimism(observations).tolist() == [SMALL.target_pessimism] * 2
+    named = replace(data, spec=replace(data.spec, feature_names=("position/decision", "character")))
+    assert Critics(named, config).pessimism(observations).tolist() == [SMALL.first_pessimism, SMALL.target_pessimism]

@@ -16,6 +16,7 @@ from orl_ldm.policy import BetaPolicy, BroadPolicy, Explorer, PolicySpec, Squash
 from orl_ldm.policy.beta import log_prob, mean_action, sample_action
 
 SPEC = PolicySpec(("a", "b", "c"), ("step", "detail"), (0.0, 0.5), (1.0, 1.5))
+EPISODES = PolicySpec(("position/decision", "b", "c"), ("step", "detail"), (0.0, 0.5), (1.0, 1.5))
 
 
 @settings(max_examples=50, deadline=None)
@@ -39,9 +40,9 @@ def test_samples_follow_the_distribution() -> None:
 
 
 def test_exploration_keeps_the_mean_and_widens() -> None:
-    policy = BroadPolicy(SPEC, (4.0, 8.0), (6.0, 3.0))
+    policy = BroadPolicy(EPISODES, (4.0, 8.0), (6.0, 3.0))
     wide = Explorer(policy, (0.25, 0.25))
-    observations = torch.zeros(5000, 3)
+    observations = torch.ones(5000, 3)
     torch.testing.assert_close(mean_action(wide, observations), mean_action(policy, observations))
     uniforms = torch.from_numpy(np.random.default_rng(0).random((5000, 2)))
     spread = [sample_action(p, observations, uniforms).std(0) for p in (policy, wide)]
@@ -49,9 +50,15 @@ def test_exploration_keeps_the_mean_and_widens() -> None:
 
 
 def test_exploration_has_a_factor_for_each_action() -> None:
-    explorer = Explorer(BroadPolicy(SPEC, (4.0, 8.0), (6.0, 3.0)), (4.0, 0.5))
-    alpha, beta = explorer.concentrations(torch.zeros(2, 3))
+    explorer = Explorer(BroadPolicy(EPISODES, (4.0, 8.0), (6.0, 3.0)), (4.0, 0.5))
+    alpha, beta = explorer.concentrations(torch.ones(2, 3))
     assert alpha.tolist() == [[16.0, 4.0]] * 2 and beta.tolist() == [[24.0, 1.5]] * 2
+
+
+def test_where_an_episode_begins_is_explored_as_widely_as_the_policy_says() -> None:
+    explorer = Explorer(BroadPolicy(EPISODES, (4.0, 8.0), (6.0, 3.0)), (4.0, 0.5))
+    alpha, beta = explorer.concentrations(torch.tensor([[0.0, 1.0, 1.0], [0.05, 1.0, 1.0]]))
+    assert alpha.tolist() == [[4.0, 8.0], [16.0, 4.0]] and beta.tolist() == [[6.0, 3.0], [24.0, 1.5]]
 
 
 def test_a_saved_policy_comes_back(tmp_path: Path) -> None:
