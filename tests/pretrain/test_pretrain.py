@@ -74,9 +74,8 @@ class KilledError(Exception):
     """Stands for a crash between two steps."""
 
 
-def test_an_interrupted_run_follows_the_same_loss_curve(
-    straight: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def crash_in_step_4(run: PretrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run whose denoiser gets no further."""
     append = record.append
 
     def crash(path: Path, row: dict[str, float]) -> None:
@@ -84,10 +83,16 @@ def test_an_interrupted_run_follows_the_same_loss_curve(
         if path.name == "denoiser.csv" and row["step"] == 4:
             raise KilledError
 
-    monkeypatch.setattr("orl_ldm.pretrain.loop.append", crash)
-    with pytest.raises(KilledError):
-        pretrain(config(tmp_path))
-    monkeypatch.undo()
+    with monkeypatch.context() as patch:
+        patch.setattr("orl_ldm.pretrain.loop.append", crash)
+        with pytest.raises(KilledError):
+            pretrain(run)
+
+
+def test_an_interrupted_run_follows_the_same_loss_curve(
+    straight: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    crash_in_step_4(config(tmp_path), monkeypatch)
     exported = pretrain(config(tmp_path))
 
     for name in ("first-stage", "denoiser"):
@@ -174,18 +179,9 @@ def test_workers_that_load_make_the_same_steps(straight: Path, tmp_path: Path) -
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_on_cuda_an_interrupted_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    append = record.append
-
-    def crash(path: Path, row: dict[str, float]) -> None:
-        append(path, row)
-        if path.name == "denoiser.csv" and row["step"] == 4:
-            raise KilledError
-
-    monkeypatch.setattr("orl_ldm.pretrain.loop.append", crash)
-    with pytest.raises(KilledError):
-        pretrain(config(tmp_path / "broken", "workers=2", "mixed_precision=bf16"))
-    monkeypatch.undo()
-    pretrain(config(tmp_path / "broken", "workers=2", "mixed_precision=bf16"))
+    broken = config(tmp_path / "broken", "workers=2", "mixed_precision=bf16")
+    crash_in_step_4(broken, monkeypatch)
+    pretrain(broken)
     exported = pretrain(config(tmp_path / "whole", "workers=2", "mixed_precision=bf16"))
     for name in ("first-stage", "denoiser"):
         assert curve(tmp_path / "broken", name) == pytest.approx(curve(tmp_path / "whole", name), rel=1e-2)
