@@ -63,16 +63,19 @@ class PacedPolicy:
 class Explorer:
     """A policy with its concentrations times a factor for each action: the same mean, wider below 1, narrower above.
 
-    An episode's first decision, where to begin, keeps the policy's own.
+    With `later`, an episode's first decision, where to begin, keeps the policy's own; the feature that tells it must be
+    among the policy's.
     """
 
-    def __init__(self, policy: Policy, factors: Sequence[float]) -> None:
+    def __init__(self, policy: Policy, factors: Sequence[float], later: bool = False) -> None:
         self.spec, self.policy = policy.spec, policy
         self._factors = torch.tensor(factors, dtype=torch.float32)
+        self._decision = policy.spec.feature_names.index(DECISION) if later else None
 
     def concentrations(self, observations: Tensor) -> tuple[Tensor, Tensor]:
         """Scaled alpha and beta, each (B, A)."""
         alpha, beta = self.policy.concentrations(observations)
-        first = observations[:, self.spec.feature_names.index(DECISION)] <= 0
-        factors = torch.where(first[:, None], 1.0, self._factors.to(alpha))  # (B, A)
+        factors = self._factors.to(alpha).expand_as(alpha)
+        if self._decision is not None:
+            factors = torch.where(observations[:, self._decision, None] <= 0, 1.0, factors)
         return alpha * factors, beta * factors

@@ -40,9 +40,9 @@ def test_samples_follow_the_distribution() -> None:
 
 
 def test_exploration_keeps_the_mean_and_widens() -> None:
-    policy = BroadPolicy(EPISODES, (4.0, 8.0), (6.0, 3.0))
+    policy = BroadPolicy(SPEC, (4.0, 8.0), (6.0, 3.0))
     wide = Explorer(policy, (0.25, 0.25))
-    observations = torch.ones(5000, 3)
+    observations = torch.zeros(5000, 3)
     torch.testing.assert_close(mean_action(wide, observations), mean_action(policy, observations))
     uniforms = torch.from_numpy(np.random.default_rng(0).random((5000, 2)))
     spread = [sample_action(p, observations, uniforms).std(0) for p in (policy, wide)]
@@ -50,13 +50,13 @@ def test_exploration_keeps_the_mean_and_widens() -> None:
 
 
 def test_exploration_has_a_factor_for_each_action() -> None:
-    explorer = Explorer(BroadPolicy(EPISODES, (4.0, 8.0), (6.0, 3.0)), (4.0, 0.5))
-    alpha, beta = explorer.concentrations(torch.ones(2, 3))
+    explorer = Explorer(BroadPolicy(SPEC, (4.0, 8.0), (6.0, 3.0)), (4.0, 0.5))
+    alpha, beta = explorer.concentrations(torch.zeros(2, 3))
     assert alpha.tolist() == [[16.0, 4.0]] * 2 and beta.tolist() == [[24.0, 1.5]] * 2
 
 
 def test_where_an_episode_begins_is_explored_as_widely_as_the_policy_says() -> None:
-    explorer = Explorer(BroadPolicy(EPISODES, (4.0, 8.0), (6.0, 3.0)), (4.0, 0.5))
+    explorer = Explorer(BroadPolicy(EPISODES, (4.0, 8.0), (6.0, 3.0)), (4.0, 0.5), later=True)
     alpha, beta = explorer.concentrations(torch.tensor([[0.0, 1.0, 1.0], [0.05, 1.0, 1.0]]))
     assert alpha.tolist() == [[4.0, 8.0], [16.0, 4.0]] and beta.tolist() == [[6.0, 3.0], [24.0, 1.5]]
 
