@@ -1,8 +1,10 @@
 """Random crops as a pure function of (seed, item), so that training resumes exactly and splits over machines."""
 
+import signal
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -63,7 +65,7 @@ class Crops(Dataset[tuple[Tensor, Tensor, int]]):
         self._cache: dict[int, npt.NDArray[np.uint8]] = {}
         self._cached_bytes = 0
         if workers:
-            for chosen, pixels in enumerate(DataLoader(_Whole(self.refs), batch_size=None, num_workers=workers)):
+            for chosen, pixels in enumerate(loaded(_Whole(self.refs), batch_size=None, num_workers=workers)):
                 if not self._keep(chosen, pixels.numpy().copy()):  # a copy: what a worker shares holds a file open
                     break
 
@@ -95,6 +97,26 @@ class Crops(Dataset[tuple[Tensor, Tensor, int]]):
         self._cache[chosen] = pixels
         self._cached_bytes += pixels.nbytes
         return True
+
+
+def loaded(dataset: Dataset[Any], **options: Any) -> Iterator[Any]:
+    """What a DataLoader with these options gives, by workers that leave Ctrl-C to the process that they work for.
+
+    A UserError of a worker comes out as it was, without the worker's traceback, which torch makes its message.
+    """
+    batches = iter(DataLoader(dataset, worker_init_fn=_leave_interrupts, **options))
+    while True:
+        try:
+            batch = next(batches)
+        except StopIteration:
+            return
+        except UserError as error:
+            raise UserError(str(error).strip().splitlines()[-1].removeprefix("orl_ldm.errors.UserError: ")) from None
+        yield batch
+
+
+def _leave_interrupts(worker: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 class _Whole(Dataset[npt.NDArray[np.uint8]]):

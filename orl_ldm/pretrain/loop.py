@@ -15,12 +15,11 @@ from diffusers.optimization import get_cosine_schedule_with_warmup
 from diffusers.training_utils import EMAModel
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
 from orl_ldm.errors import UserError
 from orl_ldm.interrupt import Interrupt
 from orl_ldm.pretrain.config import StageConfig
-from orl_ldm.pretrain.data import Crops, Images
+from orl_ldm.pretrain.data import Crops, Images, loaded
 from orl_ldm.pretrain.record import Run, append, keep_until
 from orl_ldm.pretrain.stages import Validation
 
@@ -70,19 +69,18 @@ def train_stage(
     for log in (folder / f"{name}.csv", folder / f"{name}-validation.csv"):
         if accelerator.is_main_process:
             keep_until(log, start)
-    remain = start < config.steps
+    unfinished = start < config.steps
     length = config.steps * config.batch_size
-    crops = Crops(images, config.crop, latent, run.seed, length, run.workers if remain else 0)
+    crops = Crops(images, config.crop, latent, run.seed, length, run.workers if unfinished else 0)
     mine = range(start * config.batch_size + accelerator.process_index, len(crops), accelerator.num_processes)
     pinned = accelerator.device.type == "cuda"
-    batches = iter(
-        DataLoader(crops, config.batch_size // parts, sampler=mine, num_workers=run.workers, pin_memory=pinned)
-    )
+    size = config.batch_size // parts
+    batches = loaded(crops, batch_size=size, sampler=mine, num_workers=run.workers, pin_memory=pinned)
     clock = Clock(hours)
     saved = validated = clock.hours()
     with (
         Interrupt() as interrupt,
-        _progress(disable=not accelerator.is_main_process or not remain) as progress,
+        _progress(disable=not accelerator.is_main_process or not unfinished) as progress,
     ):
         task = progress.add_task(name, total=config.steps, completed=start, loss=float("nan"))
         for step in range(start, config.steps):
@@ -121,7 +119,7 @@ def train_stage(
     interrupt.act()
     ema.copy_to(model.parameters())
     model.requires_grad_(False).eval()
-    return clock.hours() if remain else hours
+    return clock.hours() if unfinished else hours
 
 
 @contextmanager

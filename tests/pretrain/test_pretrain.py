@@ -1,5 +1,6 @@
 """Pretraining: one loss curve however it is run, and an export that the loader and diffusers read."""
 
+import json
 import os
 import shutil
 import signal
@@ -112,6 +113,25 @@ def test_a_killed_command_goes_on_with_the_same_loss_curve(straight: Path, tmp_p
         time.sleep(0.01)
     process.send_signal(number)
     assert process.wait(60) != 0
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    for name in ("first-stage", "denoiser"):
+        assert curve(tmp_path / "run", name) == curve(straight, name)
+
+
+def test_ctrl_c_reaches_the_workers_too_and_the_run_goes_on(straight: Path, tmp_path: Path) -> None:
+    """A terminal sends it to the whole process group."""
+    command = [sys.executable, "-m", "orl_ldm.cli.main", *tiny_command(tmp_path), "--set", "workers=2"]
+    log = tmp_path / "run" / "first-stage.csv"
+    process = subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    while process.poll() is None and not (log.exists() and len(log.read_text().splitlines()) > 2):
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGINT)
+    assert "Traceback" not in process.communicate(timeout=60)[1]
+    assert process.returncode != 0
+    done = len(curve(tmp_path / "run", "first-stage"))
+    assert json.loads((tmp_path / "run" / "first-stage-checkpoint" / "step.json").read_text())["step"] == done
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
     for name in ("first-stage", "denoiser"):
         assert curve(tmp_path / "run", name) == curve(straight, name)
@@ -255,6 +275,12 @@ def test_another_training_does_not_go_on_in_the_same_folder(straight: Path) -> N
     with pytest.raises(UserError, match=r"other settings \(denoiser.train.learning_rate\): choose another `out`"):
         pretrain(config(straight, "denoiser.train.learning_rate=1e-3"))
     pretrain(config(straight, "denoiser.train.validate_minutes=1.0", "workers=1"))
+
+
+def test_an_image_that_is_too_small_is_named_by_a_worker_as_well(tmp_path: Path, straight: Path) -> None:
+    settings = ("first_stage.train.steps=0", "denoiser.train.crop=512", "workers=2")
+    with pytest.raises(UserError, match=r"^image 'train/[^']*' is 256x256: smaller than the crop 512$"):
+        pretrain(config(tmp_path, *settings))
 
 
 @pytest.mark.parametrize(
