@@ -16,6 +16,8 @@ where a~ = E[pi(s)] + noise * (a - E[pi(s)]) with a ~ pi(s) reparameterised: wha
 critics are asked about actions near it. Pessimism is target_pessimism, but first_pessimism for the decision that begins
 an episode: going on rests on guesses of what follows, stopping on none, so that going on has to be doubted; where to
 begin is a choice among plans that all rest on such guesses, and doubt would only turn it to what was tried most.
+Nor do actor and critics tell images apart there, unless first_sight says so: an image begins in the same state in all
+of its rollouts, so that networks learn by heart which of its starts happened to go well.
 
 What is learned of an episode is its gain over the image's other rollouts, which were good plans for some images and bad
 ones for others. From the second epoch on, what the critics leave of the gains of an image on average is taken for that
@@ -53,7 +55,8 @@ from orl_ldm.learn.passes import in_blocks
 from orl_ldm.learn.preferences import Preferences
 from orl_ldm.learn.randomness import draw, seed_step
 from orl_ldm.policy import BetaPolicy
-from orl_ldm.policy.beta import DECISION, HELD, MARGIN
+from orl_ldm.policy.beta import HELD, MARGIN
+from orl_ldm.policy.spec import DECISION
 
 
 class Critics:
@@ -71,7 +74,7 @@ class Critics:
         #: Each episode's image by its number (E,), and how many episodes each image has.
         _, self.image, self.rollouts = torch.unique(data.image, return_inverse=True, return_counts=True)
         self.policy = BetaPolicy(spec, config.hidden).to(device)
-        self.policy.normalise.fit(data.observations, config.hide)
+        self.policy.normalise.fit(data.observations, config.hide, self.config.first_sight)
         self.reference = copy.deepcopy(self.policy)
         terms = self.preferences.gains.shape[1]
         self.critic = Ensemble(self.config.critics, inputs, self.config.critic_hidden, terms).to(device)

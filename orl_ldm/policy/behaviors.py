@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from orl_ldm.policy.beta import DECISION, Policy, to_unit
-from orl_ldm.policy.spec import PolicySpec
+from orl_ldm.policy.beta import Policy, to_unit
+from orl_ldm.policy.spec import DECISION, PolicySpec
 
 
 class BroadPolicy:

@@ -15,16 +15,13 @@ from scipy.special import betaincinv
 from torch import Tensor, nn
 
 from orl_ldm.policy.normaliser import Normaliser
-from orl_ldm.policy.spec import PolicySpec
+from orl_ldm.policy.spec import DECISION, PolicySpec
 
 #: Actions are kept this far inside [0, 1], where every Beta density is finite.
 MARGIN = 1e-4
 
 #: alpha + beta of an action that is held: a spread of less than 0.005 of its range.
 HELD = 1e4
-
-#: The feature that is 0 in the first decision of an episode.
-DECISION = "position/decision"
 
 
 class Policy(Protocol):

@@ -152,3 +152,18 @@ def test_where_an_episode_begins_targets_have_a_pessimism_of_their_own(tmp_path:
     assert Critics(data, config).pessimism(observations).tolist() == [SMALL.target_pessimism] * 2
     named = replace(data, spec=replace(data.spec, feature_names=("position/decision", "character")))
     assert Critics(named, config).pessimism(observations).tolist() == [SMALL.first_pessimism, SMALL.target_pessimism]
+
+
+def test_where_an_episode_begins_images_are_not_told_apart(tmp_path: Path) -> None:
+    """By the actor nor by its critics, unless `first_sight` says so."""
+    toys.collect(toys.Patience(), tmp_path / "buffer", 10)
+    config = TrainConfig((str(tmp_path / "buffer"),), "", weights=toys.WEIGHTS, critics=SMALL)
+    data = load(config, torch.device("cpu"))[0]
+    named = replace(data, spec=replace(data.spec, feature_names=("position/decision", "character")))
+    observations = torch.tensor([[0.0, -1.0], [0.0, 1.0], [0.5, -1.0], [0.5, 1.0]])
+    actions = torch.full((4, 2), 0.5)
+    for sight, alike in ((0.0, True), (1.0, False)):
+        learner = Critics(named, replace(config, critics=replace(SMALL, first_sight=sight)))
+        for said in (learner.mean(observations), learner.q(learner.critic, observations, actions).T):
+            assert torch.equal(said[0], said[1]) == alike
+            assert not torch.equal(said[2], said[3])
