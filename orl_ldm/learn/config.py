@@ -43,7 +43,7 @@ class CriticConfig:
     critic_hidden: tuple[int, ...] = (256, 256)
     target_pessimism: float = 4.0  # standard deviations below the mean of the target networks
     first_pessimism: float = 0.0  # the same where an episode begins
-    first_sight: float = 0.0  # what is seen of the image where an episode begins: 0 nothing, 1 all
+    first_sight: Annotated[float, Field(ge=0, le=1)] = 1.0  # of the image where an episode begins: 0 nothing, 1 all
     actor_pessimism: float = 0.5  # standard deviations below the mean of the critics
     polyak: float = 0.005
     noise: float = 0.1  # of the actions that critics are asked about: 0 the mean, 1 a sample of the policy

@@ -16,8 +16,8 @@ where a~ = E[pi(s)] + noise * (a - E[pi(s)]) with a ~ pi(s) reparameterised: wha
 critics are asked about actions near it. Pessimism is target_pessimism, but first_pessimism for the decision that begins
 an episode: going on rests on guesses of what follows, stopping on none, so that going on has to be doubted; where to
 begin is a choice among plans that all rest on such guesses, and doubt would only turn it to what was tried most.
-Nor do actor and critics tell images apart there, unless first_sight says so: an image begins in the same state in all
-of its rollouts, so that networks learn by heart which of its starts happened to go well.
+An image begins in the same state in all of its rollouts, and networks learn by heart which of its starts happened to go
+well: first_sight says how much of the image actor and critics see there.
 
 What is learned of an episode is its gain over the image's other rollouts, which were good plans for some images and bad
 ones for others. From the second epoch on, what the critics leave of the gains of an image on average is taken for that

@@ -154,8 +154,8 @@ def test_where_an_episode_begins_targets_have_a_pessimism_of_their_own(tmp_path:
     assert Critics(named, config).pessimism(observations).tolist() == [SMALL.first_pessimism, SMALL.target_pessimism]
 
 
-def test_where_an_episode_begins_images_are_not_told_apart(tmp_path: Path) -> None:
-    """By the actor nor by its critics, unless `first_sight` says so."""
+def test_without_sight_images_are_not_told_apart_where_an_episode_begins(tmp_path: Path) -> None:
+    """Neither by the actor nor by its critics."""
     toys.collect(toys.Patience(), tmp_path / "buffer", 10)
     config = TrainConfig((str(tmp_path / "buffer"),), "", weights=toys.WEIGHTS, critics=SMALL)
     data = load(config, torch.device("cpu"))[0]
