@@ -24,7 +24,7 @@ $(READY): pyproject.toml
 	@touch $(READY)
 	@echo "Ready. Next: make demo (the whole way in a few minutes), or make test."
 
-demo: setup  ## Collect, train, evaluate and report on the embedded default
+demo: setup  ## Collect and train in rounds, evaluate and report on the embedded default
 	$(RUN) demo
 
 collect: setup  ## Publish a buffer                  (PIPELINE=name, SET="--set collect.images=8")

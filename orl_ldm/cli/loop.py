@@ -6,41 +6,51 @@ policy with a dial is turned to each of the named reward settings in a round, an
 """
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
+from dataclasses import replace
 
 from rich.console import Console
 from rich.table import Table
 
 from orl_ldm.cli import stages
 from orl_ldm.pipeline import Pipeline, load_pipeline
-from orl_ldm.policy import load_policy
 from orl_ldm.reward import SETTINGS
 
 Stage = Callable[[str, Sequence[str], Console], None]
 
 
-def loop(name: str, rounds: int, rollouts: int, gain: float, settings: Sequence[str], console: Console) -> None:
-    """The first collection and at most `rounds` more of `rollouts` rollouts of every image.
+def loop(name: str, rounds: int, rollouts: int, gain: float, settings: Sequence[str], console: Console) -> str:
+    """The first collection and at most `rounds` more of `rollouts` rollouts of every image; returns the best training.
 
-    Ends early when a round raises the estimated reward by less than `gain`.
+    Ends early when a round raises the estimated reward by less than `gain`. The policies of all rounds are estimated
+    together after each, by a judge that has seen everything collected so far.
     """
     pipeline = load_pipeline(name, settings)
-    estimates: list[float] = []
+    estimates, best = [0.0], 0
     for number in range(rounds + 1):
         for command, stage, own in steps(pipeline, number, rollouts):
             shown = " ".join(f"--set {shell(setting)}" for setting in [*settings, *own])
             console.print(f"round {number}: orl-ldm {command} {name} {shown}", highlight=False, soft_wrap=True)
             stage(name, [*settings, *own], console)
-        estimates.append(float(load_policy(Path(trained(pipeline, number)) / "policy")[1]["estimated_reward"]))
-        if number and estimates[-1] < max(estimates[:-1]) + gain:
-            break
-    best = max(range(len(estimates)), key=estimates.__getitem__)
-    table = Table("round", "estimated reward", "policy")
-    for number, estimate in enumerate(estimates):
-        table.add_row(str(number) + (" *" if number == best else ""), f"{estimate:.4f}", trained(pipeline, number))
-    console.print(table)
+        if number:
+            estimates, best = judged(pipeline, number)
+            if estimates[-1] < max(estimates[:-1]) + gain:
+                break
+    if rounds:
+        table = Table("round", "estimated reward", "policy")
+        for number, estimate in enumerate(estimates):
+            table.add_row(str(number) + (" *" if number == best else ""), f"{estimate:.4f}", trained(pipeline, number))
+        console.print(table)
     command = f"orl-ldm evaluate {name} --set train.out={trained(pipeline, best)}"
     console.print(f"next: {command}", highlight=False, soft_wrap=True)
+    return trained(pipeline, best)
+
+
+def judged(pipeline: Pipeline, number: int) -> tuple[list[float], int]:
+    """(estimated reward of every round's policy so far, the round whose policy is accepted)."""
+    from orl_ldm.learn.ope import judged_together
+
+    everything = replace(pipeline.train, buffers=tuple(buffers_after(pipeline, number)))
+    return judged_together(everything, [f"{trained(pipeline, n)}/policy" for n in range(number + 1)])
 
 
 def steps(pipeline: Pipeline, number: int, rollouts: int) -> list[tuple[str, Stage, list[str]]]:

@@ -1,5 +1,6 @@
 """`orl-ldm`: one command for each stage. Each reads a pipeline file and explains itself when a stage is missing."""
 
+import math
 import sys
 from collections.abc import Callable
 from typing import Annotated, Any, NoReturn
@@ -14,7 +15,7 @@ from orl_ldm.errors import UserError
 
 app = typer.Typer(
     help="Teach a frozen latent diffusion model to super-resolve aerial images, by offline reinforcement learning.\n\n"
-    "The stages are collect (GPU), train (any machine), evaluate; `demo` runs all three.",
+    "The stages are collect (GPU), train (any machine), evaluate; `demo` runs all three, in rounds.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -22,6 +23,9 @@ app = typer.Typer(
 )
 app.add_typer(buffer.app, name="buffer")
 console = Console()
+
+#: Rounds of the demo after its first collection, and rollouts of every image in each.
+DEMO_ROUNDS, DEMO_ROLLOUTS = 2, 3
 
 PipelineArgument = Annotated[
     str, typer.Argument(help="A pipeline file (.toml), or the name of one in pipelines/.", show_default=True)
@@ -126,12 +130,12 @@ def report(pipeline: PipelineArgument = "demo", settings: SetOption = []) -> Non
 
 @app.command()
 def demo(pipeline: PipelineArgument = "demo", settings: SetOption = []) -> None:  # noqa: B006
-    """Collect, train, evaluate and report, one after the other."""
+    """Collect and train, twice more around what was learned, then evaluate and report."""
     from orl_ldm.cli import stages
+    from orl_ldm.cli.loop import loop
 
-    stages.collect(pipeline, settings, console)
-    stages.train(pipeline, settings, console)
-    stages.evaluate(pipeline, settings, console)
+    best = loop(pipeline, DEMO_ROUNDS, DEMO_ROLLOUTS, -math.inf, settings, console)
+    stages.evaluate(pipeline, [*settings, f"train.out={best}"], console)
 
 
 @app.command()

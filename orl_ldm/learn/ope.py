@@ -10,7 +10,8 @@ from orl_ldm.errors import UserError
 from orl_ldm.learn import doubly_robust
 from orl_ldm.learn.acceptance import judged_as
 from orl_ldm.learn.config import TrainConfig
-from orl_ldm.learn.data import load
+from orl_ldm.learn.data import Dataset, load
+from orl_ldm.learn.estimates import difference, of_members
 from orl_ldm.learn.fqe import fitted_q
 from orl_ldm.learn.holdout import FEWEST, split
 from orl_ldm.learn.importance import weighted_importance
@@ -39,20 +40,10 @@ def estimates(
 
     Raises UserError when no images are held out, and for policies that do not fit the buffer.
     """
-    data, _ = load(config, torch.device("cpu"))
-    learned, held = split(data, config.judge.held_out)
-    if held is None:
-        raise UserError(
-            f"train.judge.held_out = {config.judge.held_out} leaves fewer than {FEWEST} images on one side: "
-            "collect more images, or hold out another share"
-        )
-    model = Model(learned, config.judge, config.seed)
-    model.fit(learned, config.seed)
+    learned, held, model = fitted(config)
     rows = []
     for number, (name, folder) in enumerate(folders.items()):
-        network, _ = load_policy(folder)
-        data.spec.require(network.spec, f"the policy in {str(folder)!r}")
-        policy: Policy = judged_as(network, held)
+        policy = opened(folder, held)
         weighted = weighted_importance(policy, held, config.seed)
         found = {
             "wdr": doubly_robust.estimate(model, policy, held, config.seed),
@@ -66,3 +57,41 @@ def estimates(
         rows.append(row | {"wis_effective_episodes": weighted.effective_sample_size})
         advance(number + 1, len(folders))
     return pd.DataFrame(rows), frozenset(held.image.tolist())
+
+
+def judged_together(config: TrainConfig, folders: Sequence[str]) -> tuple[list[float], int]:
+    """(estimated reward of each policy, number of the accepted one) by one judge, fitted to the buffers of `config`.
+
+    What the policies' own trainings say cannot be compared: each had a judge of its own, and the less a judge was
+    fitted to, the more it promises. Accepted is the latest that is level with the best, as in a training. With too few
+    images to hold any out, the estimates are the learners' own, and the last is accepted.
+    """
+    if split(load(config, torch.device("cpu"))[0], config.judge.held_out)[1] is None:
+        return [float(load_policy(folder)[1]["estimated_reward"]) for folder in folders], len(folders) - 1
+    _, held, model = fitted(config)
+    gains = [doubly_robust.corrected(model, opened(folder, held), held) for folder in folders]
+    estimated = [of_members(gain, held, config.seed).reward for gain in gains]
+    best = gains[max(range(len(gains)), key=estimated.__getitem__)]
+    behind = [difference(best, gain, held, config.seed) for gain in gains]
+    level = [number for number, (mean, error) in enumerate(behind) if mean <= config.judge.margin * error]
+    return estimated, level[-1]
+
+
+def fitted(config: TrainConfig) -> tuple[Dataset, Dataset, Model]:
+    """(what is learned from, what is held out, a judge fitted to the former)."""
+    learned, held = split(load(config, torch.device("cpu"))[0], config.judge.held_out)
+    if held is None:
+        raise UserError(
+            f"train.judge.held_out = {config.judge.held_out} leaves fewer than {FEWEST} images on one side: "
+            "collect more images, or hold out another share"
+        )
+    model = Model(learned, config.judge, config.seed)
+    model.fit(learned, config.seed)
+    return learned, held, model
+
+
+def opened(folder: str | Path, data: Dataset) -> Policy:
+    """A policy from its folder, under the weights of the data where it has a dial. Raises UserError if it misfits."""
+    network, _ = load_policy(folder)
+    data.spec.require(network.spec, f"the policy in {str(folder)!r}")
+    return judged_as(network, data)

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -17,6 +18,7 @@ from orl_ldm.env.rollout import roll_out
 from orl_ldm.errors import UserError
 from orl_ldm.images.pairs import Batch
 from orl_ldm.learn.bridge import NAMES
+from orl_ldm.learn.ope import judged_together
 from orl_ldm.pipeline import load_pipeline
 from orl_ldm.policy import BetaPolicy, PolicySpec, load_policy, save_policy
 from orl_ldm.reward import SETTINGS
@@ -55,7 +57,8 @@ def test_the_whole_way(tmp_path: Path, settings: list[str], capsys: pytest.Captu
     assert "steered" in page
     assert call("buffer", "verify", str(tmp_path / "buffer"), capsys=capsys)[0] == 0
     table = (tmp_path / "evaluate" / "per_image.csv").read_bytes()
-    assert call("evaluate", "demo", *settings, capsys=capsys)[0] == 0
+    best = f"--set=train.out={tmp_path}/train-round2"  # the last, where too few images are held out to judge by
+    assert call("evaluate", "demo", *settings, best, capsys=capsys)[0] == 0
     assert (tmp_path / "evaluate" / "per_image.csv").read_bytes() == table  # read back, not computed again
 
     shard = next((tmp_path / "buffer").glob("*.h5"))
@@ -135,7 +138,27 @@ def test_rounds_add_to_what_was_collected(
     assert f"collect.policy={tmp_path}/train/policy" in printed
     again = call("loop", "demo", "--rounds=1", "--rollouts=2", "--gain=9", *settings, capsys=capsys)[1]
     assert "1 of 1 shards were there already" in again and "is already trained" in again
-    assert f"next: orl-ldm evaluate demo --set train.out={tmp_path}/train" in again
+    assert f"next: orl-ldm evaluate demo --set train.out={tmp_path}/train-round1" in again
+
+
+def test_rounds_are_judged_by_one_judge(
+    tmp_path: Path, settings: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And of those that it cannot tell from the best, the latest is accepted."""
+    values = {"collect.images": 16, "train.judge.held_out": 0.4, "train.judge.steps": 20, "train.critics.epochs": 2}
+    settings = [*settings, *(f"--set={key}={value}" for key, value in values.items())]
+    assert call("loop", "demo", "--rounds=1", "--rollouts=2", "--gain=-9", *settings, capsys=capsys)[0] == 0
+    pipeline = load_pipeline("demo", [setting.removeprefix("--set=") for setting in settings if setting != "--set"])
+    first, other = f"{tmp_path}/train/policy", f"{tmp_path}/train-round1/policy"
+    config = replace(pipeline.train, buffers=tuple(loop.buffers_after(pipeline, 1)))
+    estimated, accepted = judged_together(config, [first, other, first])
+    assert estimated[0] == estimated[2]
+    assert estimated[0] != estimated[1]
+    assert accepted == 2 or estimated[1] > estimated[0]
+    wide = replace(config, judge=replace(config.judge, margin=1e6))
+    assert judged_together(wide, [first, other]) == (pytest.approx(estimated[:2]), 1)
+    none = replace(config, judge=replace(config.judge, margin=0))
+    assert judged_together(none, [first, other])[1] == int(estimated[1] > estimated[0])
 
 
 def test_a_dial_is_turned_to_every_named_setting_in_a_round() -> None:
