@@ -40,7 +40,13 @@ def estimates(
 
     Raises UserError when no images are held out, and for policies that do not fit the buffer.
     """
-    learned, held, model = fitted(config)
+    learned, held = split(load(config, torch.device("cpu"))[0], config.judge.held_out)
+    if held is None:
+        raise UserError(
+            f"train.judge.held_out = {config.judge.held_out} leaves fewer than {FEWEST} images on one side: "
+            "collect more images, or hold out another share"
+        )
+    model = fitted(learned, config)
     rows = []
     for number, (name, folder) in enumerate(folders.items()):
         policy = opened(folder, held)
@@ -66,9 +72,10 @@ def judged_together(config: TrainConfig, folders: Sequence[str]) -> tuple[list[f
     fitted to, the more it promises. Accepted is the latest that is level with the best, as in a training. With too few
     images to hold any out, the estimates are the learners' own, and the last is accepted.
     """
-    if split(load(config, torch.device("cpu"))[0], config.judge.held_out)[1] is None:
+    learned, held = split(load(config, torch.device("cpu"))[0], config.judge.held_out)
+    if held is None:
         return [float(load_policy(folder)[1]["estimated_reward"]) for folder in folders], len(folders) - 1
-    _, held, model = fitted(config)
+    model = fitted(learned, config)
     gains = [doubly_robust.corrected(model, opened(folder, held), held) for folder in folders]
     estimated = [of_members(gain, held, config.seed).reward for gain in gains]
     best = gains[max(range(len(gains)), key=estimated.__getitem__)]
@@ -77,17 +84,11 @@ def judged_together(config: TrainConfig, folders: Sequence[str]) -> tuple[list[f
     return estimated, level[-1]
 
 
-def fitted(config: TrainConfig) -> tuple[Dataset, Dataset, Model]:
-    """(what is learned from, what is held out, a judge fitted to the former)."""
-    learned, held = split(load(config, torch.device("cpu"))[0], config.judge.held_out)
-    if held is None:
-        raise UserError(
-            f"train.judge.held_out = {config.judge.held_out} leaves fewer than {FEWEST} images on one side: "
-            "collect more images, or hold out another share"
-        )
+def fitted(learned: Dataset, config: TrainConfig) -> Model:
+    """A judge, fitted to what is learned from."""
     model = Model(learned, config.judge, config.seed)
     model.fit(learned, config.seed)
-    return learned, held, model
+    return model
 
 
 def opened(folder: str | Path, data: Dataset) -> Policy:
