@@ -29,7 +29,6 @@ LESS: dict[str, tuple[str, ...]] = {
     "without the estimate's state": ('train.hide=["estimate/", "mismatch/", "denoiser/"]',),
     "without the denoiser's inner layer": ('train.hide=["denoiser/"]',),
     "time only": ('train.hide=["lr/", "estimate/", "mismatch/", "denoiser/"]',),
-    "the image not seen where it begins": ("train.critics.first_sight=0",),
     "no warm start: from noise": ("train.hold_first={step = 1.0}",),
     "steps held: t = 0.7 T, 0.07 T": ("train.hold={step = 0.1}", "train.hold_first={step = 0.7}"),
     "eta held at 0": ("train.hold={eta = 0.0}",),

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from orl_ldm.diffusion.sampler import Decision, State
 from orl_ldm.policy import PolicySpec
+from orl_ldm.policy.effects import limits
 
 #: Numbers that are seen of the denoiser's inner layer, whatever its width.
 INNER: Final = 16
@@ -56,8 +57,8 @@ SPEC: Final = PolicySpec(
 
 def effective(actions: Tensor) -> Tensor:
     """Action vectors (B, 5) as the sampler can follow them: step, eta and fidelity in [0, 1], grain from 0 on."""
-    step, eta, detail, fidelity, grain = actions.to(torch.float32).unbind(-1)
-    return torch.stack([step.clamp(0, 1), eta.clamp(0, 1), detail, fidelity.clamp(0, 1), grain.clamp(min=0)], dim=-1)
+    low, high = (end.to(actions.device) for end in limits(SPEC.action_names))
+    return actions.to(torch.float32).clamp(low, high)
 
 
 def decide(state: State, actions: Tensor) -> Decision:

@@ -41,9 +41,9 @@ class CriticConfig:
     gamma: float = 1.0
     critics: Annotated[int, Field(ge=2)] = 5
     critic_hidden: tuple[int, ...] = (256, 256)
+    huber: PositiveFloat = 0.1  # error from which the critics' loss is linear, in standard deviations of a term
     target_pessimism: float = 4.0  # standard deviations below the mean of the target networks
     first_pessimism: float = 0.0  # the same where an episode begins
-    first_sight: Annotated[float, Field(ge=0, le=1)] = 1.0  # of the image where an episode begins: 0 nothing, 1 all
     actor_pessimism: float = 0.5  # standard deviations below the mean of the critics
     polyak: float = 0.005
     noise: float = 0.1  # of the actions that critics are asked about: 0 the mean, 1 a sample of the policy

@@ -16,8 +16,9 @@ where a~ = E[pi(s)] + noise * (a - E[pi(s)]) with a ~ pi(s) reparameterised: wha
 critics are asked about actions near it. Pessimism is target_pessimism, but first_pessimism for the decision that begins
 an episode: going on rests on guesses of what follows, stopping on none, so that going on has to be doubted; where to
 begin is a choice among plans that all rest on such guesses, and doubt would only turn it to what was tried most.
-An image begins in the same state in all of its rollouts, and networks learn by heart which of its starts happened to go
-well: first_sight says how much of the image actor and critics see there.
+Critics see what an action does, not what it says (orl_ldm.policy.effects). Most episodes of an exploring behaviour are
+far worse than any plan that will be chosen, by many times what plans differ in, so that Huber's loss is linear beyond a
+small part of that (`huber`).
 
 What is learned of an episode is its gain over the image's other rollouts, which were good plans for some images and bad
 ones for others. From the second epoch on, what the critics leave of the gains of an image on average is taken for that
@@ -56,6 +57,7 @@ from orl_ldm.learn.preferences import Preferences
 from orl_ldm.learn.randomness import draw, seed_step
 from orl_ldm.policy import BetaPolicy
 from orl_ldm.policy.beta import HELD, MARGIN
+from orl_ldm.policy.effects import Effects
 from orl_ldm.policy.spec import DECISION
 
 
@@ -69,12 +71,13 @@ class Critics:
         device = data.observations.device
         self.preferences = Preferences(data, config.dial)
         spec = replace(data.spec, preference_names=self.preferences.names)
-        inputs = len(spec.feature_names) + len(spec.preference_names) + len(spec.action_names)
+        self.effects = Effects(spec, device)
+        inputs = len(spec.feature_names) + len(spec.preference_names) + self.effects.width
         self.fixed_effects = config.image_baseline
         #: Each episode's image by its number (E,), and how many episodes each image has.
         _, self.image, self.rollouts = torch.unique(data.image, return_inverse=True, return_counts=True)
         self.policy = BetaPolicy(spec, config.hidden).to(device)
-        self.policy.normalise.fit(data.observations, config.hide, self.config.first_sight)
+        self.policy.normalise.fit(data.observations, config.hide)
         self.reference = copy.deepcopy(self.policy)
         terms = self.preferences.gains.shape[1]
         self.critic = Ensemble(self.config.critics, inputs, self.config.critic_hidden, terms).to(device)
@@ -119,7 +122,7 @@ class Critics:
                 ends = data.ends[rows, None]
                 y = gains[rows] + c.gamma * torch.where(ends, 0.0, next_terms.mean(0) - toll)  # (B, R)
             q = self.terms(self.critic, observations, actions)  # (M, B, R)
-            critic_loss = F.huber_loss(q, y.expand_as(q))
+            critic_loss = F.huber_loss(q, y.expand_as(q), delta=c.huber) / c.huber
             self.critic_optimizer.zero_grad()
             critic_loss.backward()  # type: ignore[no-untyped-call]
             self.critic_optimizer.step()
@@ -157,7 +160,7 @@ class Critics:
 
     def terms(self, critics: Ensemble, observations: Tensor, actions: Tensor) -> Tensor:
         """What unit actions (B, A) bring of each term, (M, B, R)."""
-        return critics.outputs(torch.cat([self.policy.normalise(observations), 2 * actions - 1], dim=-1))
+        return critics.outputs(torch.cat([self.policy.normalise(observations), self.effects(actions)], dim=-1))
 
     def q(self, critics: Ensemble, observations: Tensor, actions: Tensor) -> Tensor:
         """Values (M, B) of unit actions (B, A) under the preferences that the observations (B, F + P) end with."""

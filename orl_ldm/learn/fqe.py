@@ -21,6 +21,7 @@ from orl_ldm.learn.estimates import Estimate, member_weights, of_members
 from orl_ldm.learn.networks import Ensemble
 from orl_ldm.policy import Policy
 from orl_ldm.policy.beta import mean_action, to_unit
+from orl_ldm.policy.effects import Effects
 from orl_ldm.policy.normaliser import Normaliser
 from orl_ldm.streams import stream
 
@@ -33,16 +34,17 @@ def fitted_q(policy: Policy, fitted: Dataset, judged: Dataset, config: JudgeConf
     data, device = fitted, fitted.rewards.device
     normalise = Normaliser(policy.spec.feature_names).to(device)
     normalise.fit(data.observations)
+    effects = Effects(policy.spec, device)
     with torch.no_grad():
         following = to_unit(policy.spec, mean_action(policy, data.next_observations))  # (N, A): the policy is fixed
         first = to_unit(policy.spec, mean_action(policy, judged.observations[judged.starts]))  # (E, A)
 
     def inputs(observations: torch.Tensor, actions: torch.Tensor) -> torch.Tensor:
-        return torch.cat([normalise(observations), 2 * actions - 1], dim=-1)
+        return torch.cat([normalise(observations), effects(actions)], dim=-1)
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(stream(seed, "judge", 1).integers(2**62)))
-        q = Ensemble(config.members, data.observations.shape[1] + following.shape[1], config.hidden).to(device)
+        q = Ensemble(config.members, data.observations.shape[1] + effects.width, config.hidden).to(device)
     target = copy.deepcopy(q)
     now, later = inputs(data.observations, data.actions), inputs(data.next_observations, following)
     weights = member_weights(data, config.members, seed)  # (M, N)

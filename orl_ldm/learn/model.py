@@ -28,6 +28,7 @@ from orl_ldm.learn.metrics import explained_variance
 from orl_ldm.learn.networks import Ensemble
 from orl_ldm.policy import Policy
 from orl_ldm.policy.beta import mean_action, to_unit
+from orl_ldm.policy.effects import Effects
 from orl_ldm.policy.normaliser import Normaliser
 from orl_ldm.streams import stream
 
@@ -53,7 +54,8 @@ class Model(nn.Module):
         super().__init__()
         self.config, self.features = config, data.observations.shape[1]
         self.horizon = int(torch.bincount(data.episode).max())
-        inputs = self.features + len(data.spec.action_names)
+        self.effects = Effects(data.spec, data.rewards.device)
+        inputs = self.features + self.effects.width
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(stream(seed, "judge", 0).integers(2**62)))
             self.net = Ensemble(config.members, inputs, config.hidden, self.features + 2).to(data.rewards.device)
@@ -87,8 +89,8 @@ class Model(nn.Module):
             optimizer.step()
 
     def inputs(self, observations: Tensor, actions: Tensor) -> Tensor:
-        """(..., F + A) of observations (..., F) and unit actions (..., A)."""
-        return torch.cat([self.normalise(observations), 2 * actions - 1], dim=-1)
+        """(..., F + width of the effects) of observations (..., F) and unit actions (..., A)."""
+        return torch.cat([self.normalise(observations), self.effects(actions)], dim=-1)
 
     def split(self, outputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(change (M, B, F) in standard deviations, logit (M, B) of an end, gain (M, B))."""

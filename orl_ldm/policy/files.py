@@ -15,7 +15,7 @@ from orl_ldm.policy.squashed import SquashedPolicy
 
 TrainedPolicy = BetaPolicy | SquashedPolicy
 
-FORMAT = 4
+FORMAT = 5
 
 #: `kind` in policy.json -> its class.
 KINDS: dict[str, type[BetaPolicy] | type[SquashedPolicy]] = {"beta": BetaPolicy, "squashed": SquashedPolicy}

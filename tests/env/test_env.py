@@ -5,6 +5,8 @@ import numpy as np
 import pytest
 import torch
 from gymnasium.utils.env_checker import check_env
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from orl_ldm.collect.config import BEHAVIORS
 from orl_ldm.diffusion.config import SamplerConfig
@@ -12,12 +14,13 @@ from orl_ldm.diffusion.ldm import LDM
 from orl_ldm.diffusion.sampler import begin, ends
 from orl_ldm.env.observe import between_channels, correlation, projected, unevenness
 from orl_ldm.env.rollout import roll_out
-from orl_ldm.env.spaces import ACTIONS, FEATURES, INNER, SPEC, decide
+from orl_ldm.env.spaces import ACTIONS, FEATURES, INNER, SPEC, decide, effective
 from orl_ldm.env.vector import SteeringEnv, SteeringVectorEnv
 from orl_ldm.images.pairs import Batch
 from orl_ldm.metrics import Metrics
 from orl_ldm.policy import BetaPolicy, BroadPolicy, PacedPolicy
-from orl_ldm.policy.beta import log_prob, mean_action
+from orl_ldm.policy.beta import from_unit, log_prob, mean_action, to_unit
+from orl_ldm.policy.effects import Effects
 from orl_ldm.reward import RewardWeights, compose
 
 BROAD = BroadPolicy(SPEC, (1.0, 1.0, 2.0, 1.5, 1.0), (1.0, 1.0, 2.0, 1.0, 1.0))
@@ -170,3 +173,17 @@ def test_unevenness_tells_one_texture_from_two() -> None:
     half = torch.where(torch.arange(32) < 16, busy, 0.01 * busy)
     assert 0.05 < unevenness(busy) < 0.2 and unevenness(half) > 1
     assert unevenness(0.5 * busy).allclose(unevenness(busy), atol=1e-3)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.floats(0, 1, width=32), min_size=len(SPEC.action_names), max_size=len(SPEC.action_names)))
+def test_judges_see_of_an_action_what_the_sampler_follows(unit: list[float]) -> None:
+    """Two actions that the sampler cannot tell apart are one to networks; they see no other limits than its own."""
+    said = from_unit(SPEC, torch.tensor([unit]))
+    effects, followed = Effects(SPEC, "cpu"), effective(said)
+    seen = effects(to_unit(SPEC, said))
+    assert seen.shape == (1, effects.width)
+    torch.testing.assert_close(seen, effects(to_unit(SPEC, followed)), atol=1e-5, rtol=0)
+    within = from_unit(SPEC, (seen[:, : len(unit)] + 1) / 2)
+    torch.testing.assert_close(within, followed, atol=1e-3, rtol=0)
+    assert abs(said[0, 0]) < 1e-4 or seen[0, len(unit)] == (said[0, 0] < 0)

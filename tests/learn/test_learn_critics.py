@@ -13,8 +13,10 @@ from orl_ldm.buffer import read
 from orl_ldm.learn import CriticConfig, TrainConfig, train
 from orl_ldm.learn.critics import Critics
 from orl_ldm.learn.data import load
+from orl_ldm.learn.model import Model
 from orl_ldm.learn.networks import Ensemble, pessimistic
 from orl_ldm.policy import BetaPolicy, load_policy, under
+from orl_ldm.policy.beta import to_unit
 from orl_ldm.reward import PSNR_SCALE
 
 #: The default recipe in small: networks and batches for problems of two features.
@@ -154,16 +156,19 @@ def test_where_an_episode_begins_targets_have_a_pessimism_of_their_own(tmp_path:
     assert Critics(named, config).pessimism(observations).tolist() == [SMALL.first_pessimism, SMALL.target_pessimism]
 
 
-def test_without_sight_images_are_not_told_apart_where_an_episode_begins(tmp_path: Path) -> None:
-    """Neither by the actor nor by its critics."""
+def test_what_judges_actions_sees_what_they_do(tmp_path: Path) -> None:
+    """Beyond its limit a step, a fidelity or a grain is worth what it is worth there, to critics, judge and model."""
     toys.collect(toys.Patience(), tmp_path / "buffer", 10)
     config = TrainConfig((str(tmp_path / "buffer"),), "", weights=toys.WEIGHTS, critics=SMALL)
     data = load(config, torch.device("cpu"))[0]
-    named = replace(data, spec=replace(data.spec, feature_names=("position/decision", "character")))
-    observations = torch.tensor([[0.0, -1.0], [0.0, 1.0], [0.5, -1.0], [0.5, 1.0]])
-    actions = torch.full((4, 2), 0.5)
-    for sight, alike in ((0.0, True), (1.0, False)):
-        learner = Critics(named, replace(config, critics=replace(SMALL, first_sight=sight)))
-        for said in (learner.mean(observations), learner.q(learner.critic, observations, actions).T):
-            assert torch.equal(said[0], said[1]) == alike
-            assert not torch.equal(said[2], said[3])
+    spec = replace(data.spec, action_names=("step", "other"), action_low=(-0.25, 0.0), action_high=(1.0, 1.0))
+    named = replace(data, spec=spec)
+    learner, model = Critics(named, config), Model(named, config.judge, seed=0)
+    states = data.observations[:1].expand(3, -1)
+    actions = to_unit(spec, torch.tensor([[-0.2, 0.5], [-0.1, 0.5], [0.1, 0.5]]))
+    for said in (
+        learner.q(learner.critic, states, actions).T,
+        model.net.outputs(model.inputs(states, actions)).transpose(0, 1),
+    ):
+        assert torch.equal(said[0], said[1])
+        assert not torch.equal(said[1], said[2])

@@ -14,7 +14,6 @@ from torch.distributions import AffineTransform, Beta, Independent, TransformedD
 from orl_ldm.errors import UserError
 from orl_ldm.policy import BetaPolicy, BroadPolicy, Explorer, PolicySpec, SquashedPolicy, load_policy, save_policy
 from orl_ldm.policy.beta import log_prob, mean_action, sample_action
-from orl_ldm.policy.normaliser import Normaliser
 
 SPEC = PolicySpec(("a", "b", "c"), ("step", "detail"), (0.0, 0.5), (1.0, 1.5))
 EPISODES = PolicySpec(("position/decision", "b", "c"), ("step", "detail"), (0.0, 0.5), (1.0, 1.5))
@@ -149,15 +148,3 @@ def test_hidden_features_change_nothing() -> None:
     torch.testing.assert_close(mean_action(policy, other), mean_action(policy, observations), rtol=0, atol=0)
     other[:, 0] += 3
     assert not torch.equal(mean_action(policy, other), mean_action(policy, observations))
-
-
-def test_where_an_episode_begins_as_much_is_seen_of_the_image_as_is_set() -> None:
-    names = ("position/decision", "position/t", "lr/mean")
-    observations = torch.tensor([[0.0, 0.9, 1.0], [0.0, 0.4, 3.0], [0.5, 0.9, 1.0], [0.5, 0.4, 3.0]])
-    whole, part = Normaliser(names, 1), Normaliser(names, 1)
-    whole.fit(observations)
-    part.fit(observations, first_sight=0.25)
-    preference = torch.full((4, 1), 0.7)
-    expected = whole(torch.cat([observations, preference], dim=1))
-    expected[:2, 2] *= 0.25
-    torch.testing.assert_close(part(torch.cat([observations, preference], dim=1)), expected)
