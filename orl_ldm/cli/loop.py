@@ -40,8 +40,6 @@ def loop(name: str, rounds: int, rollouts: int, gain: float, settings: Sequence[
         for number, estimate in enumerate(estimates):
             table.add_row(str(number) + (" *" if number == best else ""), f"{estimate:.4f}", trained(pipeline, number))
         console.print(table)
-    command = f"orl-ldm evaluate {name} --set train.out={trained(pipeline, best)}"
-    console.print(f"next: {command}", highlight=False, soft_wrap=True)
     return trained(pipeline, best)
 
 

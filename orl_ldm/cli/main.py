@@ -41,6 +41,7 @@ def collect(pipeline: PipelineArgument = "demo", settings: SetOption = []) -> No
     from orl_ldm.cli import stages
 
     stages.collect(pipeline, settings, console)
+    say_next(f"train {pipeline}")
 
 
 @app.command()
@@ -55,6 +56,7 @@ def train(
     from orl_ldm.cli import stages
 
     stages.train(pipeline, [*settings, f"train.algo={algo}"] if algo else settings, console)
+    say_next(f"evaluate {pipeline}")
 
 
 @app.command()
@@ -82,7 +84,8 @@ def loop(
     """Collect and train in rounds: each explores around the last policy and learns from all that was collected."""
     from orl_ldm.cli.loop import loop
 
-    loop(pipeline, rounds, rollouts, gain, settings, console)
+    best = loop(pipeline, rounds, rollouts, gain, settings, console)
+    say_next(f"evaluate {pipeline} --set train.out={best}")
 
 
 @app.command()
@@ -170,6 +173,11 @@ def images(
     from orl_ldm.cli import stages
 
     stages.images(pipeline, settings, split, sheet, console)
+
+
+def say_next(command: str) -> None:
+    """What to run when a stage is done that somebody asked for by itself."""
+    console.print(f"next: orl-ldm {command}", highlight=False, soft_wrap=True)
 
 
 def main(run: Callable[[], Any] = app) -> NoReturn:

@@ -1,4 +1,4 @@
-"""What the commands do: open what a stage needs, run it under a progress bar, and say what comes next."""
+"""What the commands do: open what a stage needs, and run it under a progress bar."""
 
 import os
 from collections.abc import Sequence
@@ -27,7 +27,6 @@ def collect(name: str, settings: Sequence[str], console: Console) -> None:
             result = run(config, pipeline.data, pipeline.sampler, ldm, weights, advance)
         resumed = f" ({result.resumed} of {result.units} shards were there already)" if result.resumed else ""
         console.print(f"{result.episodes} episodes of {result.behavior} in {result.url}{resumed}")
-    console.print(f"next: orl-ldm train {name}", highlight=False)
 
 
 def train(name: str, settings: Sequence[str], console: Console) -> None:
@@ -47,7 +46,6 @@ def train(name: str, settings: Sequence[str], console: Console) -> None:
     except KeyboardInterrupt:  # the learner's own, after it has saved a checkpoint
         raise InterruptedByUser from None
     console.print(f"policy in {folder}")
-    console.print(f"next: orl-ldm evaluate {name}", highlight=False)
 
 
 def evaluate(name: str, settings: Sequence[str], console: Console) -> None:
