@@ -5,11 +5,8 @@ from dataclasses import dataclass
 
 from orl_ldm.errors import UserError
 
-#: How the names of features begin that say where an episode is, whatever the image.
-POSITION = "position/"
-
 #: The feature that is 0 in the first decision of an episode.
-DECISION = f"{POSITION}decision"
+DECISION = "position/decision"
 
 
 @dataclass(frozen=True)
