@@ -36,9 +36,8 @@ FEATURES: Final = (
     *(f"denoiser/{number:02d}" for number in range(INNER)),
 )
 
-#: name -> (low, high, neutral). Some ranges reach beyond what the sampler can do, and `effective` clamps them: so the
-#: mean of a distribution with bounded support can say "stop", "no noise" or "full projection" with ease. `step` has no
-#: neutral value of its own: plain DDIM's steps are those of its grid.
+#: name -> (low, high, neutral). Some ranges reach beyond what the sampler can do, and `effective` clamps them
+#: (orl_ldm.policy.effects says why). `step` has no neutral value of its own: plain DDIM's steps are those of its grid.
 ACTIONS: Final = {
     "step": (-0.25, 1.0, 1.0),
     "eta": (-0.25, 1.0, 0.0),
@@ -57,8 +56,8 @@ SPEC: Final = PolicySpec(
 
 def effective(actions: Tensor) -> Tensor:
     """Action vectors (B, 5) as the sampler can follow them: step, eta and fidelity in [0, 1], grain from 0 on."""
-    low, high = (end.to(actions.device) for end in limits(SPEC.action_names))
-    return actions.to(torch.float32).clamp(low, high)
+    columns = zip(SPEC.action_names, actions.to(torch.float32).unbind(-1), strict=True)
+    return torch.stack([column.clamp(*limits(name)) for name, column in columns], dim=-1)
 
 
 def decide(state: State, actions: Tensor) -> Decision:

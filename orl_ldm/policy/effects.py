@@ -6,7 +6,6 @@ Ranges reach beyond the limits so that the mean of a distribution with bounded s
 seems worth less: that much less, later, is every plan by which the policy comes to stop there.
 """
 
-from collections.abc import Sequence
 from math import inf
 from typing import Final
 
@@ -20,10 +19,9 @@ from orl_ldm.policy.spec import PolicySpec
 LIMITS: Final = {"step": (0.0, 1.0), "eta": (0.0, 1.0), "fidelity": (0.0, 1.0), "grain": (0.0, inf)}
 
 
-def limits(names: Sequence[str]) -> tuple[Tensor, Tensor]:
-    """(low, high), each (A,) float32, infinite where there is no limit."""
-    low, high = zip(*(LIMITS.get(name, (-inf, inf)) for name in names), strict=True)
-    return torch.tensor(low), torch.tensor(high)
+def limits(name: str) -> tuple[float, float]:
+    """(low, high) of an action, infinite where there is no limit."""
+    return LIMITS.get(name, (-inf, inf))
 
 
 class Effects:
@@ -35,8 +33,8 @@ class Effects:
 
     def __init__(self, spec: PolicySpec, device: torch.device | str) -> None:
         actions = len(spec.action_names)
-        # An infinite limit becomes the end of the range.
-        self.low, self.high = (to_unit(spec, ends).to(device) for ends in limits(spec.action_names))
+        ends = torch.tensor([limits(name) for name in spec.action_names]).T  # (2, A)
+        self.low, self.high = to_unit(spec, ends).to(device)  # an infinite limit becomes the end of the range
         self.rows, self.columns = torch.tril_indices(actions, actions, device=device)
         self.width = 2 * actions + len(self.rows)
 

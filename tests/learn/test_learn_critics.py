@@ -157,7 +157,7 @@ def test_where_an_episode_begins_targets_have_a_pessimism_of_their_own(tmp_path:
 
 
 def test_what_judges_actions_sees_what_they_do(tmp_path: Path) -> None:
-    """Beyond its limit a step, a fidelity or a grain is worth what it is worth there, to critics, judge and model."""
+    """A step beyond its limit is the step at the limit, to critics and to the judge's model."""
     toys.collect(toys.Patience(), tmp_path / "buffer", 10)
     config = TrainConfig((str(tmp_path / "buffer"),), "", weights=toys.WEIGHTS, critics=SMALL)
     data = load(config, torch.device("cpu"))[0]
