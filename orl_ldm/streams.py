@@ -21,6 +21,7 @@ PURPOSES = {
     "judge": 8,
     "grain": 9,
     "project": 10,
+    "stop": 11,
 }
 
 

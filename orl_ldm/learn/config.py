@@ -37,7 +37,9 @@ class CriticConfig:
 
     __pydantic_config__ = STRICT
 
-    learning_rate: PositiveFloat = 5e-4  # at the start; it falls along a cosine
+    learning_rate: PositiveFloat = 1e-3  # of actor and plan, at the start; all rates fall along a cosine
+    critic_learning_rate: PositiveFloat = 2e-3
+    offset_learning_rate: PositiveFloat = 1e-2  # of what an image's rollouts have in common
     gamma: float = 1.0
     critics: Annotated[int, Field(ge=2)] = 5
     critic_hidden: tuple[int, ...] = (256, 256)
@@ -47,13 +49,16 @@ class CriticConfig:
     actor_pessimism: float = 0.5  # standard deviations below the mean of the critics
     polyak: float = 0.005
     noise: float = 0.1  # of the actions that critics are asked about: 0 the mean, 1 a sample of the policy
-    cloning: float = 0.005  # weight of the log-likelihood of logged actions; 0.002 suits rounds with own data
+    cloning: float = 0.002  # weight of the log-likelihood of logged actions
     seeking: float = 20.0  # weight of the log-likelihood of the best candidate, times its gain; 0 only climbs
     candidates: PositiveInt = 32  # of each state in which actions are sought
     seekers: PositiveInt = 32  # such states of a batch
+    #: How far later decisions, and an episode's first one, go from one plan for all images to what suits each of them.
+    sight: Annotated[float, Field(ge=0, le=1)] = 0.5
+    first_sight: Annotated[float, Field(ge=0, le=1)] = 0.0
     clip: PositiveFloat = 0.5  # largest KL to the reference, per state, in nats
-    epochs: PositiveInt = 32  # the reference is re-anchored at the start of each
-    steps: PositiveInt = 100  # gradient steps of an epoch
+    epochs: PositiveInt = 20  # the reference is re-anchored at the start of each
+    steps: PositiveInt = 80  # gradient steps of an epoch
     batch_size: PositiveInt = 256
 
 

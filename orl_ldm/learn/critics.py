@@ -7,7 +7,8 @@ pessimistically: some standard deviations below the mean of the ensemble (as RED
 cloning term (as TD3+BC, Fujimoto and Gu 2021), and may move only so far from a reference that is re-anchored at the
 start of every epoch (as the clip of PPO, Schulman et al. 2017; re-anchored offline as in BPPO, Zhuang et al. 2023).
 
-    y = r + gamma * (mean - pessimism * std)_j Q'_j(s', a~')
+    y = r - offset of the image                                                   where the episode ends,
+        gamma * (mean - pessimism * std)_j Q'_j(s', a~')                          where it goes on
     critics minimise Huber(Q_j(s, a) - y), term by term
     the actor maximises, while KL(pi(s) || reference(s)) <= clip,
         (mean - actor_pessimism * std)_j Q_j(s, a~) + cloning * log pi(a | s) + seeking * gain * log pi(a* | s)
@@ -16,18 +17,24 @@ where a~ = E[pi(s)] + noise * (a - E[pi(s)]) with a ~ pi(s) reparameterised: wha
 critics are asked about actions near it. Pessimism is target_pessimism, but first_pessimism for the decision that begins
 an episode: going on rests on guesses of what follows, stopping on none, so that going on has to be doubted; where to
 begin is a choice among plans that all rest on such guesses, and doubt would only turn it to what was tried most.
-Critics see what an action does, not what it says (orl_ldm.policy.effects). Most episodes of an exploring behaviour are
-far worse than any plan that will be chosen, by many times what plans differ in, so that Huber's loss is linear beyond a
-small part of that (`huber`).
 
-What is learned of an episode is its gain over the image's other rollouts, which were good plans for some images and bad
-ones for others. From the second epoch on, what the critics leave of the gains of an image on average is taken for that
-offset, and away from them (fixed effects, fitted in turns with the critics: backfitting, Breiman and Friedman 1985).
+Critics see what an action does, not what it says (orl_ldm.policy.effects), and what stopping brings is told by networks
+of their own, which learn from a batch of their own: it is the one thing that was seen, and guesses would only blur it.
+Most episodes of an exploring behaviour are far worse than any plan that will be chosen, by many times what plans differ
+in, so that Huber's loss is linear beyond a small part of that (`huber`). What is learned of an episode is its gain over
+the image's other rollouts, which were good plans for some images and bad ones for others: so each image has an offset
+that is learned along with the critics, and away from them (fixed effects).
 
 A gradient finds no way from one plan to another one (stopping now, or going on) when what lies between is worse. So the
 critics are also asked about some actions of which about half the dimensions are drawn at random and the others are the
 mean's: a* is the best of them, and gain how much better than the mean action the critics hold it for, if at all
 (choosing among candidates as EMaQ, Ghasemipour et al. 2021).
+
+What suits an image is told in part only, so that going all the way to what is held for its best gains little over going
+half way, and loses more often (docs/benchmarks.md, "Winning and gaining"). To go half way there has to be a place to go
+from: one plan for all images, the one that the critics hold for best on average. It sees where in an episode it is and
+nothing else, and climbs the critics of all images; whether it stops it is told by what the actor does on average, as
+there the critics have their edge. The policy goes `sight` of the way from it to the actor (orl_ldm.policy.planned).
 
 With `dial` the reward's weights are a part of s: every transition is relabelled with weights drawn anew for each step,
 and one policy serves them all (as universal value functions, Schaul et al. 2015). A critic says what an action brings
@@ -51,14 +58,17 @@ from orl_ldm.learn import densities
 from orl_ldm.learn.config import TrainConfig
 from orl_ldm.learn.data import Dataset
 from orl_ldm.learn.metrics import Metrics, explained_variance, importance
-from orl_ldm.learn.networks import Ensemble, pessimistic
+from orl_ldm.learn.networks import Forked, pessimistic
 from orl_ldm.learn.passes import in_blocks
 from orl_ldm.learn.preferences import Preferences
 from orl_ldm.learn.randomness import draw, seed_step
-from orl_ldm.policy import BetaPolicy
+from orl_ldm.policy import BetaPolicy, PlannedPolicy
 from orl_ldm.policy.beta import HELD, MARGIN
 from orl_ldm.policy.effects import Effects
 from orl_ldm.policy.spec import DECISION
+
+#: How much the plan's first `step` is drawn to what the actor does on average: to the right slope, not to its top.
+DRAWN = 0.1
 
 
 class Critics:
@@ -66,30 +76,42 @@ class Critics:
 
     def __init__(self, data: Dataset, config: TrainConfig) -> None:
         self.data, self.config, self.seed = data, config.critics, config.seed
-        self.epochs = self.config.epochs
-        self.samples = self.config.steps * self.config.batch_size
-        device = data.observations.device
+        c, device = self.config, data.observations.device
+        self.epochs, self.samples = c.epochs, c.steps * c.batch_size
         self.preferences = Preferences(data, config.dial)
         spec = replace(data.spec, preference_names=self.preferences.names)
         self.effects = Effects(spec, device)
-        inputs = len(spec.feature_names) + len(spec.preference_names) + self.effects.width
-        self.fixed_effects = config.image_baseline
-        #: Each episode's image by its number (E,), and how many episodes each image has.
-        _, self.image, self.rollouts = torch.unique(data.image, return_inverse=True, return_counts=True)
-        self.policy = BetaPolicy(spec, config.hidden).to(device)
-        self.policy.normalise.fit(data.observations, config.hide)
-        self.reference = copy.deepcopy(self.policy)
+        self.finals = self.effects.stops(data.actions).nonzero()[:, 0]  # transitions that stop
+        #: Each episode's image by its number (E,).
+        images, self.image = torch.unique(data.image, return_inverse=True)
+        self.decision = spec.feature_names.index(DECISION) if DECISION in spec.feature_names else None
+
+        self.policy: PlannedPolicy | BetaPolicy
+        if self.decision is None:
+            self.policy = self.actor = BetaPolicy(spec, config.hidden).to(device)
+        else:
+            self.policy = PlannedPolicy(spec, config.hidden, (c.first_sight, c.sight)).to(device)
+            self.actor = self.policy.own
+        self.actor.normalise.fit(data.observations, config.hide)
+        self.reference = copy.deepcopy(self.actor)
         terms = self.preferences.gains.shape[1]
-        self.critic = Ensemble(self.config.critics, inputs, self.config.critic_hidden, terms).to(device)
+        inputs = len(spec.feature_names) + len(spec.preference_names) + self.effects.width
+        self.critic = Forked(c.critics, inputs, c.critic_hidden, terms).to(device)
         self.target = copy.deepcopy(self.critic)
-        self.actor_optimizer = Adam(self.policy.parameters(), lr=self.config.learning_rate, fused=True)
-        self.critic_optimizer = Adam(self.critic.parameters(), lr=self.config.learning_rate, fused=True)
+        self.offsets = nn.Embedding(len(images), terms, _weight=torch.zeros(len(images), terms)).to(device)
+        self.offsets.requires_grad_(config.image_baseline)
+        self.optimizers = {
+            "actor_optimizer": Adam(self.policy.parameters(), lr=c.learning_rate, fused=True),
+            "critic_optimizer": Adam(self.critic.parameters(), lr=c.critic_learning_rate, fused=True),
+            "offset_optimizer": Adam(self.offsets.parameters(), lr=c.offset_learning_rate, fused=True),
+        }
+        self.rates = {name: optimizer.param_groups[0]["lr"] for name, optimizer in self.optimizers.items()}
         self.parts: dict[str, nn.Module | Optimizer] = {
             "policy": self.policy,
             "critic": self.critic,
             "target": self.target,
-            "actor_optimizer": self.actor_optimizer,
-            "critic_optimizer": self.critic_optimizer,
+            "offsets": self.offsets,
+            **self.optimizers,
         }
 
     def epoch(self, index: int) -> Metrics:
@@ -98,89 +120,106 @@ class Critics:
         Learning rates fall along a cosine, an epoch at a time (Loshchilov and Hutter 2017).
         """
         c, data = self.config, self.data
-        self.reference.load_state_dict(self.policy.state_dict())
-        rate = c.learning_rate * max(cosine(index / c.epochs), 0.02)
-        for group in (*self.actor_optimizer.param_groups, *self.critic_optimizer.param_groups):
-            group["lr"] = rate
-        gains = self.gains() if index and self.fixed_effects else self.preferences.gains  # (N, R)
+        self.reference.load_state_dict(self.actor.state_dict())
+        for name, optimizer in self.optimizers.items():
+            optimizer.param_groups[0]["lr"] = self.rates[name] * max(cosine(index / c.epochs), 0.02)
         sums = torch.zeros(5, device=data.rewards.device)
         for step in range(index * c.steps, (index + 1) * c.steps):
             seed_step(self.seed, step)
-            rows = draw(self.seed, step, len(data), c.batch_size).to(data.rewards.device)
-            preference = self.preferences.draw(len(rows))  # (B, P)
-            observations = torch.cat([data.observations[rows], preference], dim=-1)  # (B, F + P)
-            actions = data.actions[rows]  # (B, A)
-
-            # 1. The critics approach what the target networks say of the policy's own next action.
-            with torch.no_grad():
-                following = torch.cat([data.next_observations[rows], preference], dim=-1)  # (B, F + P)
-                next_actions = self.act(*self.policy.concentrations(following))  # (B, A)
-                next_terms = self.terms(self.target, following, next_actions)  # (M, B, R)
-                shares = self.preferences.shares(preference)  # (B, R)
-                doubt = self.pessimism(data.observations[rows]) * (next_terms * shares).sum(-1).std(0)  # (B,)
-                toll = doubt[:, None] * shares / shares.square().sum(-1, keepdim=True)  # (B, R) that adds up to it
-                ends = data.ends[rows, None]
-                y = gains[rows] + c.gamma * torch.where(ends, 0.0, next_terms.mean(0) - toll)  # (B, R)
-            q = self.terms(self.critic, observations, actions)  # (M, B, R)
-            critic_loss = F.huber_loss(q, y.expand_as(q), delta=c.huber) / c.huber
-            self.critic_optimizer.zero_grad()
-            critic_loss.backward()  # type: ignore[no-untyped-call]
-            self.critic_optimizer.step()
-
-            # 2. The actor climbs the critics wherever it is still near the reference.
-            alpha, beta = self.policy.concentrations(observations)  # (B, A), (B, A)
-            value = pessimistic(self.q(self.critic, observations, self.act(alpha, beta)), c.actor_pessimism)
-            cloned = densities.log_prob(alpha, beta, actions)  # (B,)
-            with torch.no_grad():
-                kl = densities.kl(alpha, beta, *self.reference.concentrations(observations))  # (B,)
-            near = kl <= c.clip
-            some = slice(c.seekers)  # S of the batch
-            best, gain = self.seek(observations[some], alpha[some], beta[some], actions[some])  # (S, A), (S,)
-            sought = gain * densities.log_prob(alpha[some], beta[some], best)  # (S,)
-            actor_loss = -((value + c.cloning * cloned) * near).mean() - c.seeking * (sought * near[some]).mean()
-            self.actor_optimizer.zero_grad()
-            actor_loss.backward(inputs=list(self.policy.parameters()))  # type: ignore[no-untyped-call]
-            self.actor_optimizer.step()
-
-            # 3. The target networks follow slowly.
-            with torch.no_grad():
+            drawn = draw(self.seed, step, len(data), c.batch_size).to(data.rewards.device)
+            observations = torch.cat(
+                [data.observations[drawn], self.preferences.draw(len(drawn))], dim=-1
+            )  # (B, F + P)
+            critic_loss = self.fit(drawn, observations, step)
+            sums += torch.stack([*self.climb(observations, data.actions[drawn]), critic_loss])
+            with torch.no_grad():  # the target networks follow slowly
                 for slow, fast in zip(self.target.parameters(), self.critic.parameters(), strict=True):
                     slow.lerp_(fast, c.polyak)
-            entropy, clipped = densities.entropy(alpha, beta).mean(), (kl > c.clip).float().mean()
-            sums += torch.stack([actor_loss, critic_loss, entropy, kl.mean(), clipped]).detach()
         return self.metrics(*(sums / c.steps).tolist())
+
+    def seen(self, rows: Tensor) -> Tensor:
+        """Observations (B, F + P) of transitions (B,), under weights drawn anew."""
+        return torch.cat([self.data.observations[rows], self.preferences.draw(len(rows))], dim=-1)
+
+    def fit(self, drawn: Tensor, observations: Tensor, step: int) -> Tensor:
+        """One step of the critics: for going on by what was drawn (B,), for stopping by as many others."""
+        c, data = self.config, self.data
+        on = (~self.effects.stops(data.actions[drawn])).nonzero()[:, 0]
+        goes, seen = drawn[on], observations[on]
+        gains = self.preferences.gains  # (N, R)
+        with torch.no_grad():  # they approach what the target networks say of the policy's own next action
+            preference = seen[:, data.observations.shape[1] :]  # (B, P)
+            following = torch.cat([data.next_observations[goes], preference], dim=-1)  # (B, F + P)
+            next_terms = self.terms(
+                self.target, following, self.act(*self.policy.concentrations(following))
+            )  # (M, B, R)
+            shares = self.preferences.shares(preference)  # (B, R)
+            doubt = self.pessimism(seen) * (next_terms * shares).sum(-1).std(0)  # (B,)
+            toll = doubt[:, None] * shares / shares.square().sum(-1, keepdim=True)  # (B, R) that adds up to it
+            y = gains[goes] + c.gamma * torch.where(data.ends[goes, None], 0.0, next_terms.mean(0) - toll)  # (B, R)
+        if len(self.finals):
+            stop = self.finals[draw(self.seed, step, len(self.finals), c.batch_size, "stop").to(drawn)]
+            goes, y = torch.cat([goes, stop]), torch.cat([y, gains[stop]])
+            seen = torch.cat([seen, self.seen(stop)])
+        common = torch.where(data.ends[goes, None], self.offsets(self.image[data.episode[goes]]), 0.0)  # (B, R)
+        error = self.terms(self.critic, seen, data.actions[goes]) - (y - common)  # (M, B, R)
+        loss = F.huber_loss(error, torch.zeros_like(error), delta=c.huber) / c.huber
+        for optimizer in (self.optimizers["critic_optimizer"], self.optimizers["offset_optimizer"]):
+            optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        for optimizer in (self.optimizers["critic_optimizer"], self.optimizers["offset_optimizer"]):
+            optimizer.step()
+        return loss.detach()
+
+    def climb(self, observations: Tensor, actions: Tensor) -> Tensor:
+        """One step of actor and plan: (4,) the actor's loss, entropy, KL to the reference, how often it is clipped."""
+        c = self.config
+        alpha, beta = self.actor.concentrations(observations)  # (B, A), (B, A)
+        value = pessimistic(self.q(self.critic, observations, self.act(alpha, beta)), c.actor_pessimism)
+        cloned = densities.log_prob(alpha, beta, actions)  # (B,)
+        with torch.no_grad():
+            kl = densities.kl(alpha, beta, *self.reference.concentrations(observations))  # (B,)
+        near = kl <= c.clip
+        some = slice(c.seekers)  # S of the batch
+        best, gain = self.seek(observations[some], alpha[some], beta[some], actions[some])  # (S, A), (S,)
+        sought = gain * densities.log_prob(alpha[some], beta[some], best)  # (S,)
+        actor_loss = -((value + c.cloning * cloned) * near).mean() - c.seeking * (sought * near[some]).mean()
+        loss = actor_loss + self.plan_loss(observations, (alpha / (alpha + beta)).detach())
+        self.optimizers["actor_optimizer"].zero_grad()
+        loss.backward(inputs=list(self.policy.parameters()))  # type: ignore[no-untyped-call]
+        self.optimizers["actor_optimizer"].step()
+        entropy, clipped = densities.entropy(alpha, beta).mean(), (kl > c.clip).float().mean()
+        return torch.stack([actor_loss, entropy, kl.mean(), clipped]).detach()
+
+    def plan_loss(self, observations: Tensor, own: Tensor) -> Tensor:
+        """Of the plan: what critics hold its actions for, with the actor's own (B, A) later steps, which it learns."""
+        if not isinstance(self.policy, PlannedPolicy):
+            return own.new_zeros(())
+        plan = self.policy.plan(observations)  # (B, A)
+        if self.effects.step is None:
+            return -self.q(self.critic, observations, plan).mean()
+        later = observations[:, self.decision] > 0  # (B,)
+        apart = (plan - own)[:, self.effects.step].square() * torch.where(later, 1.0, DRAWN)  # (B,)
+        step = F.one_hot(torch.tensor(self.effects.step, device=plan.device), plan.shape[1]).bool()  # (A,)
+        asked = torch.where(later[:, None] & step, own, plan)
+        return apart.mean() - self.q(self.critic, observations, asked).mean()
 
     def pessimism(self, observations: Tensor) -> Tensor:
         """(B,) standard deviations that targets are below the mean: other ones for decisions that begin an episode."""
-        c, names = self.config, self.data.spec.feature_names
-        if DECISION not in names:
+        c = self.config
+        if self.decision is None:
             return observations.new_full((len(observations),), c.target_pessimism)
-        first = observations[:, names.index(DECISION)] <= 0
-        return torch.where(first, c.first_pessimism, c.target_pessimism)
+        return torch.where(observations[:, self.decision] <= 0, c.first_pessimism, c.target_pessimism)
 
-    def terms(self, critics: Ensemble, observations: Tensor, actions: Tensor) -> Tensor:
+    def terms(self, critics: Forked, observations: Tensor, actions: Tensor) -> Tensor:
         """What unit actions (B, A) bring of each term, (M, B, R)."""
-        return critics.outputs(torch.cat([self.policy.normalise(observations), self.effects(actions)], dim=-1))
+        x = torch.cat([self.actor.normalise(observations), self.effects(actions)], dim=-1)
+        return critics.outputs(x, self.effects.stops(actions))
 
-    def q(self, critics: Ensemble, observations: Tensor, actions: Tensor) -> Tensor:
+    def q(self, critics: Forked, observations: Tensor, actions: Tensor) -> Tensor:
         """Values (M, B) of unit actions (B, A) under the preferences that the observations (B, F + P) end with."""
         shares = self.preferences.shares(observations[:, self.data.observations.shape[1] :])  # (B, R)
         return (self.terms(critics, observations, actions) * shares).sum(-1)
-
-    @torch.no_grad()
-    def gains(self) -> Tensor:
-        """Gains (N, R) without each image's offset, on the last transitions of episodes."""
-        data, gains = self.data, self.preferences.gains.clone()
-        last = data.ends.nonzero()[:, 0]  # (E,)
-
-        def told(rows: Tensor) -> Tensor:
-            seen = self.preferences.judged(data.observations[rows])  # (B, F + P)
-            return self.terms(self.critic, seen, data.actions[rows]).mean(0)  # (B, R)
-
-        left = gains[last] - in_blocks(told, last)  # (E, R)
-        sums = left.new_zeros(len(self.rollouts), left.shape[1]).index_add_(0, self.image, left)
-        gains[last] -= (sums / self.rollouts[:, None])[self.image]
-        return gains
 
     def act(self, alpha: Tensor, beta: Tensor) -> Tensor:
         """Unit actions (B, A) that the critics are asked about: between the mean, taken at evaluation, and a sample."""
@@ -208,7 +247,7 @@ class Critics:
         return alpha / (alpha + beta)
 
     @torch.no_grad()
-    def metrics(self, policy_loss: float, value_loss: float, entropy: float, kl: float, clipped: float) -> Metrics:
+    def metrics(self, policy_loss: float, entropy: float, kl: float, clipped: float, value_loss: float) -> Metrics:
         """One row of metrics: means over the epoch's steps, and estimates over the whole buffer."""
         data, c = self.data, self.config
 

@@ -52,6 +52,27 @@ class Ensemble(nn.Module):
         return h
 
 
+class Forked(nn.Module):
+    """Two ensembles of one shape: one says what it brings to stop, the other one what it brings to go on.
+
+    What stopping brings was seen, what going on brings rests on guesses. One network for both blends them.
+    """
+
+    def __init__(self, members: int, inputs: int, hidden: Sequence[int], outputs: int = 1) -> None:
+        super().__init__()
+        self.stop, self.on = (Ensemble(members, inputs, hidden, outputs) for _ in range(2))
+
+    def outputs(self, x: Tensor, stops: Tensor) -> Tensor:
+        """All outputs (M, B, O) of inputs (B, F + A), of which those that stop are (B,) bool."""
+        stop, on = stops.nonzero()[:, 0], (~stops).nonzero()[:, 0]
+        said = torch.cat([self.stop.outputs(x[stop]), self.on.outputs(x[on])], dim=1)
+        return said[:, torch.cat([stop, on]).argsort()]
+
+    def forward(self, x: Tensor, stops: Tensor) -> Tensor:
+        """Values (M, B), where there is one output."""
+        return self.outputs(x, stops)[..., 0]
+
+
 def pessimistic(q: Tensor, deviations: float) -> Tensor:
     """(B,) mean of the M critics minus `deviations` of their standard deviation, of q (M, B)."""
     std, mean = torch.std_mean(q, dim=0)

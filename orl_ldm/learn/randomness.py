@@ -6,9 +6,9 @@ from torch import Tensor
 from orl_ldm.streams import stream
 
 
-def draw(seed: int, step: int, rows: int, count: int) -> Tensor:
+def draw(seed: int, step: int, rows: int, count: int, purpose: str = "select") -> Tensor:
     """(count,) row numbers below `rows`, with replacement."""
-    return torch.from_numpy(stream(seed, "select", step).integers(rows, size=count))
+    return torch.from_numpy(stream(seed, purpose, step).integers(rows, size=count))
 
 
 def shuffle(seed: int, step: int, turn: int, count: int) -> Tensor:

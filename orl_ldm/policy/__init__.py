@@ -3,6 +3,7 @@
 from orl_ldm.policy.behaviors import BroadPolicy, Explorer, PacedPolicy
 from orl_ldm.policy.beta import BetaPolicy, Policy
 from orl_ldm.policy.files import TrainedPolicy, load_policy, save_policy
+from orl_ldm.policy.planned import PlannedPolicy
 from orl_ldm.policy.preferring import Preferring, under
 from orl_ldm.policy.spec import PolicySpec
 from orl_ldm.policy.squashed import SquashedPolicy
@@ -12,6 +13,7 @@ __all__ = [
     "BroadPolicy",
     "Explorer",
     "PacedPolicy",
+    "PlannedPolicy",
     "Policy",
     "PolicySpec",
     "Preferring",

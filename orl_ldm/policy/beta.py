@@ -60,6 +60,10 @@ class BetaPolicy(nn.Module):
     def concentrations(self, observations: Tensor) -> tuple[Tensor, Tensor]:
         """alpha and beta, each (B, A), above 1 but for actions that are held."""
         alpha, beta = (1 + F.softplus(self.head(self.body(self.normalise(observations))))).chunk(2, dim=-1)
+        return self.hold(observations, alpha, beta)
+
+    def hold(self, observations: Tensor, alpha: Tensor, beta: Tensor) -> tuple[Tensor, Tensor]:
+        """The same (B, A), but narrow around the value of each action that is held."""
         if not (self.spec.held or self.spec.held_first):
             return alpha, beta
         if DECISION in self.spec.feature_names:

@@ -35,6 +35,7 @@ class Effects:
         actions = len(spec.action_names)
         ends = torch.tensor([limits(name) for name in spec.action_names]).T  # (2, A)
         self.low, self.high = to_unit(spec, ends).to(device)  # an infinite limit becomes the end of the range
+        self.step = spec.action_names.index("step") if "step" in spec.action_names else None
         self.rows, self.columns = torch.tril_indices(actions, actions, device=device)
         self.width = 2 * actions + len(self.rows)
 
@@ -42,3 +43,9 @@ class Effects:
         """As above."""
         within = 2 * torch.minimum(torch.maximum(unit, self.low), self.high) - 1
         return torch.cat([within, (unit <= self.low).to(unit), within[..., self.rows] * within[..., self.columns]], -1)
+
+    def stops(self, unit: Tensor) -> Tensor:
+        """Which (...) of unit actions (..., A) end the episode: those with a `step` that is at its lower limit."""
+        if self.step is None:
+            return torch.zeros(unit.shape[:-1], dtype=torch.bool, device=unit.device)
+        return torch.le(unit[..., self.step], self.low[self.step])

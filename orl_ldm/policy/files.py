@@ -10,15 +10,16 @@ from safetensors.torch import load_file, save_file
 
 from orl_ldm.errors import UserError
 from orl_ldm.policy.beta import BetaPolicy
+from orl_ldm.policy.planned import PlannedPolicy
 from orl_ldm.policy.spec import PolicySpec
 from orl_ldm.policy.squashed import SquashedPolicy
 
-TrainedPolicy = BetaPolicy | SquashedPolicy
+TrainedPolicy = BetaPolicy | PlannedPolicy | SquashedPolicy
 
 FORMAT = 5
 
 #: `kind` in policy.json -> its class.
-KINDS: dict[str, type[BetaPolicy] | type[SquashedPolicy]] = {"beta": BetaPolicy, "squashed": SquashedPolicy}
+KINDS: dict[str, type[TrainedPolicy]] = {"beta": BetaPolicy, "planned": PlannedPolicy, "squashed": SquashedPolicy}
 
 
 def save_policy(policy: TrainedPolicy, folder: str | Path, facts: dict[str, Any]) -> None:

@@ -1,6 +1,6 @@
 """The default learner: a stacked ensemble that is M networks, and policies near the optimum of known processes."""
 
-from dataclasses import astuple, replace
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +14,9 @@ from orl_ldm.learn import CriticConfig, TrainConfig, train
 from orl_ldm.learn.critics import Critics
 from orl_ldm.learn.data import load
 from orl_ldm.learn.model import Model
-from orl_ldm.learn.networks import Ensemble, pessimistic
-from orl_ldm.policy import BetaPolicy, load_policy, under
-from orl_ldm.policy.beta import to_unit
+from orl_ldm.learn.networks import Ensemble, Forked, pessimistic
+from orl_ldm.policy import BetaPolicy, PlannedPolicy, PolicySpec, load_policy, under
+from orl_ldm.policy.beta import mean_action, to_unit
 from orl_ldm.reward import PSNR_SCALE
 
 #: The default recipe in small: networks and batches for problems of two features.
@@ -44,6 +44,16 @@ def test_the_ensemble_is_separate_networks() -> None:
         torch.testing.assert_close(q[member], h[:, 0])
 
 
+def test_stopping_and_going_on_are_told_by_networks_of_their_own() -> None:
+    torch.manual_seed(0)
+    forked, x = Forked(3, 4, (8,), outputs=2), torch.randn(7, 4)
+    stops = torch.tensor([True, False, False, True, False, True, False])
+    expected = torch.where(stops[:, None], forked.stop.outputs(x), forked.on.outputs(x))
+    torch.testing.assert_close(forked.outputs(x, stops), expected)
+    for all_of_them, network in ((True, forked.stop), (False, forked.on)):
+        torch.testing.assert_close(forked.outputs(x, torch.full((7,), all_of_them)), network.outputs(x))
+
+
 def test_pessimism_is_standard_deviations_below_the_mean() -> None:
     assert pessimistic(torch.tensor([[1.0, 5.0], [3.0, 5.0]]), 0.5).tolist() == pytest.approx([2 - 0.5 * 2**0.5, 5.0])
 
@@ -53,6 +63,33 @@ def test_one_decision_is_learned_for_every_image(tmp_path: Path) -> None:
     behaviour, policy = trained(toy, tmp_path)
     assert behaviour < 0.6
     assert toys.play(toy, policy) > 0.97  # the optimum is 1
+
+
+@dataclass(frozen=True)
+class Positioned(toys.Aim):
+    """The same, with a feature that says that the episode begins."""
+
+    spec: PolicySpec = PolicySpec(("position/decision", "character"), ("aim",), (0.0,), (2.0,))
+
+    def observe(self, character: toys.Floats, step: int) -> toys.Floats:
+        return np.stack([np.zeros_like(character), character], axis=1).astype(np.float32)
+
+
+def test_half_way_from_one_plan_for_all_to_what_suits_each_image(tmp_path: Path) -> None:
+    """The plan is the action that is best on average; from there the policy goes as far as it is told."""
+    toy, sight = Positioned(), replace(SMALL, first_sight=0.5)
+    toys.collect(toy, tmp_path / "buffer", images=100)
+    config = TrainConfig((str(tmp_path / "buffer"),), str(tmp_path / "run"), weights=toys.WEIGHTS, critics=sight)
+    policy, _ = load_policy(train(config, progress=False))
+    assert isinstance(policy, PlannedPolicy)
+    character = np.linspace(-1, 1, 201, dtype=np.float32)
+    observations = torch.from_numpy(toy.observe(character, 0))
+    suits = 2 * torch.from_numpy(toys.target(character))
+    half = mean_action(policy, observations)[:, 0]
+    plan, own = 2 * policy.plan(observations)[:, 0], mean_action(policy.own, observations)[:, 0]
+    torch.testing.assert_close(plan, suits.mean().expand(201), atol=0.1, rtol=0)
+    torch.testing.assert_close(own, suits, atol=0.2, rtol=0)
+    torch.testing.assert_close(half, (plan + own) / 2)
 
 
 def test_a_plan_whose_later_step_must_be_good_is_found(tmp_path: Path) -> None:
@@ -111,21 +148,25 @@ def test_the_weights_make_a_value_of_the_terms(tmp_path: Path) -> None:
 
 
 def test_what_an_image_s_other_rollouts_were_like_is_not_learned(tmp_path: Path) -> None:
-    """Gains are the same, whatever is added to all those of an image; only ends of episodes gain anything."""
+    """What is added to all the gains of an image ends in its offset; without a baseline there are no offsets."""
     toys.collect(toys.Patience(), tmp_path / "buffer", 30)
     config = TrainConfig((str(tmp_path / "buffer"),), "", weights=toys.WEIGHTS, critics=SMALL)
     data = load(config, torch.device("cpu"))[0]
     _, image = data.image.unique(return_inverse=True)
-    offset = torch.randn(int(image.max()) + 1)[image]
+    torch.manual_seed(0)
+    added = torch.randn(int(image.max()) + 1)
     shifted = data.rewards.clone()
-    shifted[data.ends] += offset
-    found = []
-    for one in (data, replace(data, rewards=shifted)):
+    shifted[data.ends] += added[image]
+    for one in (config, replace(config, image_baseline=False)):
         torch.manual_seed(0)
-        found.append(Critics(one, config).gains())
-    torch.testing.assert_close(found[0], found[1], atol=1e-5, rtol=0)
-    assert found[0][~data.ends].eq(0).all()
-    assert not torch.allclose(found[0], data.rewards[:, None], atol=0.1)
+        learner = Critics(replace(data, rewards=shifted), one)
+        for epoch in range(5):
+            learner.epoch(epoch)
+        learned = learner.offsets.weight.detach()[:, 0]
+        if one.image_baseline:
+            assert torch.corrcoef(torch.stack([learned, added]))[0, 1] > 0.9
+        else:
+            assert learned.eq(0).all()
 
 
 def test_a_plan_beyond_a_worse_one_is_sought(tmp_path: Path) -> None:

@@ -107,6 +107,17 @@ def test_fitted_q_ranks_plans_as_their_replay_does(data: Dataset) -> None:
     assert spearmanr(found, worth(plans, held)).statistic >= 0.9
 
 
+def test_fitted_q_sees_what_actions_do(data: Dataset) -> None:
+    """All ways to stop are one: here every `step` up to 0, which is the toy's edge at 0.6 of the range."""
+    spec = replace(data.spec, action_names=("step", "aim"), action_low=(-1.5, 0.0), action_high=(1.0, 1.0))
+    learned, held = split(replace(data, spec=spec), 0.3)
+    assert held is not None
+    plans = [BroadPolicy(spec, (20 * go, 10.0), (20 * (1 - go), 10.0)) for go in (0.2, 0.5, 0.8)]
+    stop, stop_too, go_on = (fitted_q(plan, learned, held, JUDGE, 0).reward for plan in plans)
+    assert stop == stop_too
+    assert go_on > stop + 0.1
+
+
 def test_importance_sampling_of_the_behaviour_is_the_behaviour(data: Dataset) -> None:
     same = weighted_importance(Plan(toys.Patience(), (0.5, 0.5), 2.0), data, 0)
     assert same.estimate.reward == pytest.approx(same.estimate.behavior, abs=0.02)

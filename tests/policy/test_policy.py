@@ -9,11 +9,21 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
 from torch.distributions import AffineTransform, Beta, Independent, TransformedDistribution
 
 from orl_ldm.errors import UserError
-from orl_ldm.policy import BetaPolicy, BroadPolicy, Explorer, PolicySpec, SquashedPolicy, load_policy, save_policy
-from orl_ldm.policy.beta import log_prob, mean_action, sample_action
+from orl_ldm.policy import (
+    BetaPolicy,
+    BroadPolicy,
+    Explorer,
+    PlannedPolicy,
+    PolicySpec,
+    SquashedPolicy,
+    load_policy,
+    save_policy,
+)
+from orl_ldm.policy.beta import from_unit, log_prob, mean_action, sample_action
 
 SPEC = PolicySpec(("a", "b", "c"), ("step", "detail"), (0.0, 0.5), (1.0, 1.5))
 EPISODES = PolicySpec(("position/decision", "b", "c"), ("step", "detail"), (0.0, 0.5), (1.0, 1.5))
@@ -83,6 +93,27 @@ def test_a_squashed_policy_comes_back_with_its_mean_and_a_spread(tmp_path: Path)
     torch.testing.assert_close(mean_action(policy, observations), torch.tensor([[1.0, 0.5]]).expand(7, 2))
     assert log_prob(policy, observations, mean_action(policy, observations)).isfinite().all()
     assert sample_action(policy, observations, torch.rand(7, 2)).isfinite().all()
+
+
+def test_a_planned_policy_goes_as_far_as_its_sight(tmp_path: Path) -> None:
+    """Between a plan that sees no image and a policy that does; in later decisions further than in the first."""
+    spec = replace(EPISODES, preference_names=("psnr", "lpips"), held=(None, 1.25))
+    policy = PlannedPolicy(spec, (16,), sight=(0.0, 0.25))
+    nn.init.normal_(policy.planner[-1].weight)
+    nn.init.normal_(policy.own.head.weight)
+    save_policy(policy, tmp_path, {})
+    back, _ = load_policy(tmp_path)
+    assert isinstance(back, PlannedPolicy)
+    first, later = (
+        torch.cat([torch.full((9, 1), t), torch.randn(9, 2), torch.full((9, 2), 0.5)], 1) for t in (0, 0.05)
+    )
+    plan, own = (from_unit(spec, policy.plan(first))), mean_action(policy.own, later)
+    assert torch.equal(plan, plan[:1].expand(9, -1)) and own[:, 0].std() > 0
+    torch.testing.assert_close(mean_action(back, first), plan)
+    plan = from_unit(spec, policy.plan(later))
+    torch.testing.assert_close(mean_action(back, later)[:, 0], (plan + 0.25 * (own - plan))[:, 0])
+    torch.testing.assert_close(mean_action(back, later)[:, 1], torch.full((9,), 1.25))  # what is held stays held
+    torch.testing.assert_close(sum(back.concentrations(first)), sum(policy.own.concentrations(first)))
 
 
 @pytest.mark.parametrize("damage", ["missing", "truncated", "not json", "other format", "other sizes"])
