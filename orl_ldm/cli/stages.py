@@ -57,6 +57,12 @@ def evaluate(name: str, settings: Sequence[str], console: Console) -> None:
             f"there is no policy in {str(policy)!r} yet: train one first (make train PIPELINE={pipeline.name}, or "
             f"orl-ldm train {name})"
         )
+    if later := later_rounds(Path(pipeline.train.out)):
+        console.print(
+            f"{policy} is what round 0 learned; of later rounds there are {', '.join(later)} (--set train.out=...)",
+            highlight=False,
+            soft_wrap=True,
+        )
     quiet()
     from orl_ldm.evaluate.run import Task
     from orl_ldm.evaluate.run import evaluate as run
@@ -66,6 +72,11 @@ def evaluate(name: str, settings: Sequence[str], console: Console) -> None:
     with methods_bar(console) as advance:
         run(task, advance)
     _report(pipeline, console)
+
+
+def later_rounds(train: Path) -> list[str]:
+    """Trainings of a loop's later rounds beside its first one."""
+    return sorted(str(found.parents[1]) for found in train.parent.glob(f"{train.name}-round*/policy/policy.json"))
 
 
 def report(name: str, settings: Sequence[str], console: Console) -> None:

@@ -15,7 +15,7 @@ Metrics = dict[str, float]
 
 #: Metric -> (when it is alarming, what to think of it).
 ALARMS: dict[str, tuple[Callable[[float], bool], str]] = {
-    "losses/approx_kl": (lambda x: x > 1.0, "the policy leaps; lower the learning rate"),
+    "losses/approx_kl": (lambda x: x > 1.5, "the policy leaps; lower the learning rate"),
     "losses/clipfrac": (lambda x: x > 0.9, "nearly every update is clipped; lower the learning rate or widen the clip"),
     "losses/explained_variance": (lambda x: x < -1.0, "the values are far from what they predict; collect more"),
     "offline/effective_sample_size": (
