@@ -127,9 +127,7 @@ class Critics:
         for step in range(index * c.steps, (index + 1) * c.steps):
             seed_step(self.seed, step)
             drawn = draw(self.seed, step, len(data), c.batch_size).to(data.rewards.device)
-            observations = torch.cat(
-                [data.observations[drawn], self.preferences.draw(len(drawn))], dim=-1
-            )  # (B, F + P)
+            observations = self.seen(drawn)  # (B, F + P)
             critic_loss = self.fit(drawn, observations, step)
             sums += torch.stack([*self.climb(observations, data.actions[drawn]), critic_loss])
             with torch.no_grad():  # the target networks follow slowly
@@ -150,9 +148,8 @@ class Critics:
         with torch.no_grad():  # they approach what the target networks say of the policy's own next action
             preference = seen[:, data.observations.shape[1] :]  # (B, P)
             following = torch.cat([data.next_observations[goes], preference], dim=-1)  # (B, F + P)
-            next_terms = self.terms(
-                self.target, following, self.act(*self.policy.concentrations(following))
-            )  # (M, B, R)
+            next_actions = self.act(*self.policy.concentrations(following))  # (B, A)
+            next_terms = self.terms(self.target, following, next_actions)  # (M, B, R)
             shares = self.preferences.shares(preference)  # (B, R)
             doubt = self.pessimism(seen) * (next_terms * shares).sum(-1).std(0)  # (B,)
             toll = doubt[:, None] * shares / shares.square().sum(-1, keepdim=True)  # (B, R) that adds up to it
@@ -184,25 +181,28 @@ class Critics:
         best, gain = self.seek(observations[some], alpha[some], beta[some], actions[some])  # (S, A), (S,)
         sought = gain * densities.log_prob(alpha[some], beta[some], best)  # (S,)
         actor_loss = -((value + c.cloning * cloned) * near).mean() - c.seeking * (sought * near[some]).mean()
-        loss = actor_loss + self.plan_loss(observations, (alpha / (alpha + beta)).detach())
+        loss = actor_loss + self.plan_loss(observations, alpha.detach(), beta.detach())
         self.optimizers["actor_optimizer"].zero_grad()
         loss.backward(inputs=list(self.policy.parameters()))  # type: ignore[no-untyped-call]
         self.optimizers["actor_optimizer"].step()
         entropy, clipped = densities.entropy(alpha, beta).mean(), (kl > c.clip).float().mean()
         return torch.stack([actor_loss, entropy, kl.mean(), clipped]).detach()
 
-    def plan_loss(self, observations: Tensor, own: Tensor) -> Tensor:
-        """Of the plan: what critics hold its actions for, with the actor's own (B, A) later steps, which it learns."""
+    def plan_loss(self, observations: Tensor, alpha: Tensor, beta: Tensor) -> Tensor:
+        """Of the plan: what critics hold its actions for; in later decisions with the actor's `step`, which it learns.
+
+        The actor's are what is held as well. Its concentrations are (B, A).
+        """
         if not isinstance(self.policy, PlannedPolicy):
-            return own.new_zeros(())
-        plan = self.policy.plan(observations)  # (B, A)
-        if self.effects.step is None:
-            return -self.q(self.critic, observations, plan).mean()
-        later = observations[:, self.decision] > 0  # (B,)
-        apart = (plan - own)[:, self.effects.step].square() * torch.where(later, 1.0, DRAWN)  # (B,)
-        step = F.one_hot(torch.tensor(self.effects.step, device=plan.device), plan.shape[1]).bool()  # (A,)
-        asked = torch.where(later[:, None] & step, own, plan)
-        return apart.mean() - self.q(self.critic, observations, asked).mean()
+            return alpha.new_zeros(())
+        plan, own, step = self.policy.plan(observations), alpha / (alpha + beta), self.effects.step
+        the_actor_s = alpha + beta >= HELD / 2  # (B, A)
+        apart = plan.new_zeros(())
+        if step is not None:
+            later = observations[:, self.decision] > 0  # (B,)
+            apart = ((plan - own)[:, step].square() * torch.where(later, 1.0, DRAWN)).mean()
+            the_actor_s[:, step] |= later
+        return apart - self.q(self.critic, observations, torch.where(the_actor_s, own, plan)).mean()
 
     def pessimism(self, observations: Tensor) -> Tensor:
         """(B,) standard deviations that targets are below the mean: other ones for decisions that begin an episode."""

@@ -92,6 +92,24 @@ def test_half_way_from_one_plan_for_all_to_what_suits_each_image(tmp_path: Path)
     torch.testing.assert_close(half, (plan + own) / 2)
 
 
+def test_a_plan_leaves_to_others_what_is_theirs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Critics are asked about a plan with the actor's word on going on, and with what is held."""
+    toys.collect(toys.Patience(), tmp_path / "buffer", 20)
+    config = TrainConfig((str(tmp_path / "buffer"),), "", weights=toys.WEIGHTS, critics=SMALL, hold={"aim": 0.25})
+    data = load(config, torch.device("cpu"))[0]
+    names = {"feature_names": ("position/decision", "character"), "action_names": ("step", "aim")}
+    learner = Critics(replace(data, spec=replace(data.spec, **names)), config)
+    assert isinstance(learner.policy, PlannedPolicy)
+    asked: list[torch.Tensor] = []
+    monkeypatch.setattr(learner, "terms", lambda critics, seen, actions: asked.append(actions) or actions[None, :, :1])
+    observations = torch.tensor([[0.0, 0.3], [1.0, 0.3]])
+    alpha, beta = learner.actor.concentrations(observations)
+    learner.plan_loss(observations, alpha, beta)
+    plan, own = learner.policy.plan(observations), alpha / (alpha + beta)
+    torch.testing.assert_close(asked[0], torch.stack([torch.stack([plan[0, 0], own[0, 1]]), own[1]]))
+    torch.testing.assert_close(own[:, 1], torch.full((2,), 0.25))
+
+
 def test_a_plan_whose_later_step_must_be_good_is_found(tmp_path: Path) -> None:
     """Where one-step improvement fails: in the data, going on paid less than stopping."""
     toy = toys.Patience()
