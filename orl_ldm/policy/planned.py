@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from orl_ldm.policy.beta import BetaPolicy
+from orl_ldm.policy.beta import MARGIN, BetaPolicy
 from orl_ldm.policy.spec import DECISION, PolicySpec
 
 #: Beginnings of the names of what a plan sees: how far the episode has come, nothing of the image.
@@ -41,9 +41,9 @@ class PlannedPolicy(nn.Module):
         nn.init.normal_(self.planner[-1].weight, std=0.01)  # type: ignore[arg-type]
 
     def plan(self, observations: Tensor) -> Tensor:
-        """Unit actions (B, A) of the plan."""
+        """Unit actions (B, A) of the plan, never at an end of the range, where a Beta would have no density."""
         seen = self.own.normalise(observations)[:, self.visible]
-        planned: Tensor = self.planner(seen).sigmoid()
+        planned: Tensor = MARGIN + (1 - 2 * MARGIN) * self.planner(seen).sigmoid()
         return planned
 
     def concentrations(self, observations: Tensor) -> tuple[Tensor, Tensor]:

@@ -116,6 +116,14 @@ def test_a_planned_policy_goes_as_far_as_its_sight(tmp_path: Path) -> None:
     torch.testing.assert_close(sum(back.concentrations(first)), sum(policy.own.concentrations(first)))
 
 
+def test_a_plan_at_the_end_of_a_range_still_has_a_density() -> None:
+    policy, first = PlannedPolicy(EPISODES, (8,), sight=(0.0, 0.5)), torch.zeros(4, 3)
+    policy.planner[-1].bias.data = torch.tensor([80.0, -200.0])
+    actions = sample_action(policy, first, torch.rand(4, 2))
+    torch.testing.assert_close(actions, torch.tensor([[1.0, 0.5]]).expand(4, 2), atol=1e-3, rtol=0)
+    assert log_prob(policy, first, actions).isfinite().all()
+
+
 @pytest.mark.parametrize("damage", ["missing", "truncated", "not json", "other format", "other sizes"])
 def test_a_damaged_policy_is_refused_with_a_sentence(tmp_path: Path, damage: str) -> None:
     save_policy(BetaPolicy(SPEC, (16,)), tmp_path, {})
