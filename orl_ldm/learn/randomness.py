@@ -7,7 +7,7 @@ from orl_ldm.streams import stream
 
 
 def draw(seed: int, step: int, rows: int, count: int, purpose: str = "select") -> Tensor:
-    """(count,) row numbers below `rows`, with replacement."""
+    """(count,) row numbers below `rows`, with replacement; each purpose has its own (orl_ldm.streams.PURPOSES)."""
     return torch.from_numpy(stream(seed, purpose, step).integers(rows, size=count))
 
 

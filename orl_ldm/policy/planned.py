@@ -9,10 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from orl_ldm.policy.beta import MARGIN, BetaPolicy
-from orl_ldm.policy.spec import DECISION, PolicySpec
-
-#: Beginnings of the names of what a plan sees: how far the episode has come, nothing of the image.
-POSITION = "position/"
+from orl_ldm.policy.spec import DECISION, POSITION, PolicySpec
 
 
 class PlannedPolicy(nn.Module):

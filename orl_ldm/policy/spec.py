@@ -5,8 +5,11 @@ from dataclasses import dataclass
 
 from orl_ldm.errors import UserError
 
+#: How the names of features begin that say where an episode is, whatever the image.
+POSITION = "position/"
+
 #: The feature that is 0 in the first decision of an episode.
-DECISION = "position/decision"
+DECISION = f"{POSITION}decision"
 
 
 @dataclass(frozen=True)
