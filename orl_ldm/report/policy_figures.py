@@ -18,7 +18,10 @@ PANELS = (
 
 
 def decisions(evaluation: Evaluation, theme: Theme) -> Figure:
-    """Mean decision of each scene, over the decisions of an image; markers shrink as images finish."""
+    """Mean decision of each scene, over the decisions of an image; markers shrink as images finish.
+
+    Of decision 0, which chooses where to start, only t is drawn where others follow: the rest of it does nothing.
+    """
     actions = evaluation.actions
     scenes = list(actions["scene"].value_counts().index)  # colours go to the scenes with most decisions
     figure = Figure(figsize=(WIDTH, 5.6), layout="constrained")
@@ -32,8 +35,10 @@ def decisions(evaluation: Evaluation, theme: Theme) -> Figure:
         label = scene.replace("_", " ") if coloured else ("other scenes" if order == len(MARKERS) else None)
         for (name, _), axes in zip(PANELS, panels, strict=True):
             mean = groups[name].mean()
+            if name != "t" and len(mean) > 1:
+                mean = mean[mean.index > 0]
             axes.plot(mean.index, mean, color=colour, linewidth=1.4 if coloured else 0.7, alpha=alpha, zorder=2)
-            marker, area = (MARKERS[order], 6 + 30 * running) if coloured else (".", 6)
+            marker, area = (MARKERS[order], 6 + 30 * running[mean.index]) if coloured else (".", 6)
             axes.scatter(mean.index, mean, area, colour, marker=marker, label=label, alpha=alpha, zorder=3)
     for (name, text), axes in zip(PANELS, panels, strict=True):
         axes.set_title(f"{text} ({time_unit(actions)})" if name == "t" else text)
