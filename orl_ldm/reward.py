@@ -33,12 +33,20 @@ PSNR_SCALE = 40.0
 
 @dataclass(frozen=True)
 class RewardWeights:
-    """Weights of the four terms that count. Seconds are logged but not rewarded: they depend on the machine."""
+    """Weights of the four terms that count. Seconds are logged but not rewarded: they depend on the machine.
 
-    psnr: float = 0.4
-    ssim: float = 0.3
-    lpips: float = 0.2
-    nfe: float = 0.1
+    Raises ValueError for weights that are no finite numbers from 0 on, or all 0.
+    """
+
+    psnr: float
+    ssim: float
+    lpips: float
+    nfe: float
+
+    def __post_init__(self) -> None:
+        weights = astuple(self)
+        if not all(0 <= weight < float("inf") for weight in weights) or not any(weights):
+            raise ValueError("weights of the reward are finite numbers from 0 on, and not all of them 0")
 
 
 #: The three settings that every report shows.

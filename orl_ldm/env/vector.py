@@ -22,7 +22,7 @@ from orl_ldm.env.observe import observe
 from orl_ldm.env.spaces import SPEC, decide
 from orl_ldm.images.pairs import Batch
 from orl_ldm.metrics import Metrics
-from orl_ldm.reward import RewardWeights, compose
+from orl_ldm.reward import SETTINGS, RewardWeights, compose
 
 Floats = npt.NDArray[np.float32]
 Step = tuple[Floats, npt.NDArray[np.float64], npt.NDArray[np.bool_], npt.NDArray[np.bool_], dict[str, Any]]
@@ -43,7 +43,7 @@ class SteeringVectorEnv(VectorEnv[Any, Any, Any]):
         images: Batch,
         metrics: Metrics,
         num_envs: int = 1,
-        weights: RewardWeights = RewardWeights(),
+        weights: RewardWeights = SETTINGS["paper"],
         config: SamplerConfig = SamplerConfig(),
     ) -> None:
         autoreset = getattr(gym.vector, "AutoresetMode", None)
@@ -132,7 +132,7 @@ class SteeringEnv(gym.Env[Floats, Floats]):
         ldm: LDM,
         images: Batch,
         metrics: Metrics,
-        weights: RewardWeights = RewardWeights(),
+        weights: RewardWeights = SETTINGS["paper"],
         config: SamplerConfig = SamplerConfig(),
     ) -> None:
         self._vector = SteeringVectorEnv(ldm, images, metrics, 1, weights, config)

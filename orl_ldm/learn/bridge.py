@@ -36,7 +36,7 @@ class D3rlpy:
             import d3rlpy
         except ImportError:
             raise UserError(f"train.algo = {config.algo!r} needs the extra: pip install 'orl-ldm[d3rlpy]'") from None
-        for setting in ("dial", "hide", "hold", "hold_first"):
+        for setting in ("hide", "hold", "hold_first"):
             if getattr(config, setting):
                 raise UserError(f"train.algo = {config.algo!r} knows no train.{setting}: leave it out, or use critics")
         self.data, self.config, self.seed = data, config.d3rlpy, config.seed

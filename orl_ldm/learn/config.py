@@ -42,7 +42,7 @@ class CriticConfig:
     offset_learning_rate: PositiveFloat = 1e-2  # of what an image's rollouts have in common
     gamma: float = 1.0
     critics: Annotated[int, Field(ge=2)] = 5
-    critic_hidden: tuple[int, ...] = (256, 256)
+    critic_hidden: tuple[PositiveInt, ...] = (256, 256)
     huber: PositiveFloat = 0.1  # error from which the critics' loss is linear, in standard deviations of a term
     target_pessimism: float = 4.0  # standard deviations below the mean of the target networks
     first_pessimism: float = 0.0  # the same where an episode begins
@@ -110,7 +110,7 @@ class JudgeConfig:
     candidates: PositiveInt = 20  # checkpoints that are judged, evenly spaced
     margin: NonNegativeFloat = 2.0  # standard errors that the accepted checkpoint may be behind the best
     members: Annotated[int, Field(ge=2)] = 5
-    hidden: tuple[int, ...] = (64, 64)
+    hidden: tuple[PositiveInt, ...] = (64, 64)
     learning_rate: PositiveFloat = 2e-3
     weight_decay: float = 0.01
     steps: PositiveInt = 1000
@@ -142,8 +142,8 @@ class TrainConfig:
     #: Actions that are not learned: name -> value in natural units, in every decision or in the first alone.
     hold: dict[str, float] = field(default_factory=dict)
     hold_first: dict[str, float] = field(default_factory=dict)
-    hidden: tuple[int, ...] = (128, 128)  # of the policy and of PPO's value network
-    seed: int = 42
+    hidden: tuple[PositiveInt, ...] = (128, 128)  # of the policy and of PPO's value network, but not of d3rlpy's
+    seed: NonNegativeInt = 42
     device: str = "auto"
     keep_checkpoints: NonNegativeInt = 0  # policies kept in <out>/checkpoints, evenly spaced, for `orl-ldm ope`
     judge: JudgeConfig = field(default_factory=JudgeConfig)

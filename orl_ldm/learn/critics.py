@@ -218,8 +218,11 @@ class Critics:
 
     def q(self, critics: Forked, observations: Tensor, actions: Tensor) -> Tensor:
         """Values (M, B) of unit actions (B, A) under the preferences that the observations (B, F + P) end with."""
-        shares = self.preferences.shares(observations[:, self.data.observations.shape[1] :])  # (B, R)
-        return (self.terms(critics, observations, actions) * shares).sum(-1)
+        return (self.terms(critics, observations, actions) * self.shares(observations)).sum(-1)
+
+    def shares(self, observations: Tensor) -> Tensor:
+        """(B, R) by which terms add up to a value under the preferences that the observations (B, F + P) end with."""
+        return self.preferences.shares(observations[:, self.data.observations.shape[1] :])
 
     def act(self, alpha: Tensor, beta: Tensor) -> Tensor:
         """Unit actions (B, A) that the critics are asked about: between the mean, taken at evaluation, and a sample."""
@@ -251,19 +254,28 @@ class Critics:
         """One row of metrics: means over the epoch's steps, and estimates over the whole buffer."""
         data, c = self.data, self.config
 
-        def first_values(starts: Tensor) -> Tensor:
-            first = self.preferences.judged(data.observations[starts])  # (B, F + P)
-            return pessimistic(self.q(self.critic, first, self.mean(first)), c.actor_pessimism)  # (B,)
+        def common(preferring: Tensor, image: Tensor) -> Tensor:
+            """What is held for an image's own (B,), which is no part of what critics say."""
+            own: Tensor = (self.offsets(image) * self.shares(preferring)).sum(-1)
+            return own
 
-        def estimates(observations: Tensor, following: Tensor, actions: Tensor) -> Tensor:
+        def first_values(starts: Tensor, image: Tensor) -> Tensor:
+            first = self.preferences.judged(data.observations[starts])  # (B, F + P)
+            q = self.q(self.critic, first, self.mean(first))
+            return pessimistic(q, c.actor_pessimism) + common(first, image)  # (B,)
+
+        def estimates(observations: Tensor, following: Tensor, actions: Tensor, image: Tensor) -> Tensor:
             now, later = self.preferences.judged(observations), self.preferences.judged(following)
             q = self.q(self.critic, now, actions).mean(0)  # (B,)
             next_q = self.q(self.target, later, self.mean(later)).mean(0)  # (B,)
-            return torch.stack([q, next_q, densities.log_prob(*self.policy.concentrations(now), actions)], dim=-1)
+            log_prob = densities.log_prob(*self.policy.concentrations(now), actions)
+            return torch.stack([q, next_q, log_prob, common(now, image)], dim=-1)
 
-        value = in_blocks(first_values, data.starts)  # (E,)
-        q, next_q, log_probs = in_blocks(estimates, data.observations, data.next_observations, data.actions).unbind(-1)
-        y = data.rewards + c.gamma * torch.where(data.ends, 0.0, next_q)  # (N,)
+        value = in_blocks(first_values, data.starts, self.image)  # (E,)
+        image = self.image[data.episode]  # (N,)
+        columns = in_blocks(estimates, data.observations, data.next_observations, data.actions, image)
+        q, next_q, log_probs, own = columns.unbind(-1)
+        y = torch.where(data.ends, data.rewards - own, data.rewards + c.gamma * next_q)  # (N,)
         return {
             "losses/policy_loss": policy_loss,
             "losses/value_loss": value_loss,

@@ -22,6 +22,7 @@ from orl_ldm.learn.passes import BLOCK
 from orl_ldm.learn.returns import next_values
 from orl_ldm.policy import PolicySpec
 from orl_ldm.policy.beta import to_unit
+from orl_ldm.policy.spec import DECISION
 from orl_ldm.reward import PSNR_SCALE, TERMS, RewardWeights, compose, normalise
 
 Floats = npt.NDArray[np.float64]
@@ -30,7 +31,7 @@ Ints = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Dataset:
-    """Transitions as tensors on one device. `rewards` are what is learned from: baselined, scaled and shaped.
+    """Transitions as tensors on one device. `rewards` are baselined and scaled; a learner sees them `shaped`.
 
     Observations larger than the memory limit are mapped from disk, where the device is the CPU.
     """
@@ -52,6 +53,7 @@ class Dataset:
     term_std: dict[str, float]  # within images
     gains: Tensor  # (N, 4) what the weights weigh, baselined; zero but on the last transition of an episode
     gain_covariance: Tensor  # (4, 4) between episodes
+    potentials: Tensor  # (N,) as logged: high where much is missing
     folder: Path | None  # below which observations are mapped from files; None where they are in memory
 
     def __len__(self) -> int:
@@ -86,6 +88,8 @@ def prepare(transitions: Transitions, config: TrainConfig, device: torch.device)
         held_first=held(header, config.hold | config.hold_first),
         held=held(header, config.hold),
     )
+    if config.hold_first and DECISION not in header.feature_names:
+        raise UserError(f"train.hold_first needs the feature {DECISION!r}, which the buffer does not have")
     for name in config.hide:
         if not any(feature.startswith(name) for feature in header.feature_names):
             raise UserError(f"train.hide names {name!r}; the features are {', '.join(header.feature_names)}")
@@ -102,9 +106,8 @@ def prepare(transitions: Transitions, config: TrainConfig, device: torch.device)
     baseline = baseline_of(reward, images, config)
     scale = float((reward - baseline).std()) or 1.0  # (all rewards the same: nothing to learn, but no NaN either)
     ends = torch.from_numpy(transitions.terminals | transitions.timeouts)  # (N,)
-    potential = -config.shaping * torch.from_numpy(transitions.potentials.astype(np.float64))  # (N,)
-    rewards = shaping(potential, ends, config.algorithm.gamma)
-    rewards[stops - 1] += torch.from_numpy(reward - baseline)
+    rewards = torch.zeros(len(ends), dtype=torch.float64)
+    rewards[stops - 1] = torch.from_numpy(reward - baseline)
     observations = torch.from_numpy(transitions.observations)
     last = len(observations) - 1
     following = torch.where(ends, torch.arange(last + 1), torch.arange(1, last + 2).clamp(max=last))
@@ -124,12 +127,13 @@ def prepare(transitions: Transitions, config: TrainConfig, device: torch.device)
         starts=torch.from_numpy(starts),
         image=torch.from_numpy(images),
         episode_rewards=torch.from_numpy(reward).float(),
-        offsets=(torch.from_numpy(baseline) + potential[starts]).float(),
+        offsets=torch.from_numpy(baseline).float(),
         scale=scale,
         weights=weights,
         term_std=dict(zip(TERMS, term_std.tolist(), strict=True)),
         gains=gain_rows,
         gain_covariance=torch.from_numpy(np.cov(gains.T, bias=True)).float(),
+        potentials=torch.from_numpy(transitions.potentials).float(),
         folder=folder,
     )
     on_device: dict[str, Any] = {k: v.to(device) for k, v in vars(data).items() if isinstance(v, Tensor)}
@@ -190,9 +194,15 @@ def in_standard_deviations(weights: RewardWeights, term_std: Floats, nfe_max: in
     )
 
 
-def shaping(potential: Tensor, ends: Tensor, gamma: float) -> Tensor:
-    """(N,) gamma * Phi(s') - Phi(s) with Phi = 0 after an end, which moves no optimum (Ng et al. 1999)."""
-    return gamma * next_values(potential, ends) - potential
+def shaped(data: Dataset, weight: float, gamma: float) -> Dataset:
+    """The data with gamma * Phi(s') - Phi(s) added to the rewards, which moves no optimum (Ng et al. 1999).
+
+    Phi is -`weight` times the logged potential, and 0 after an end. It is for who learns with this gamma: a sum without
+    discount, as estimates take, would no longer be the reward.
+    """
+    phi = -weight * data.potentials  # (N,)
+    added = (gamma * next_values(phi, data.ends) - phi) / data.scale
+    return replace(data, rewards=data.rewards + added, offsets=data.offsets + phi[data.starts])
 
 
 def content_digest(transitions: Transitions) -> str:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from orl_ldm.learn.data import Dataset
-from orl_ldm.learn.estimates import Estimate, of_members
+from orl_ldm.learn.estimates import Estimate, images, of_members
 from orl_ldm.learn.importance import by_decision, effective, log_ratios, normalised
 from orl_ldm.learn.model import Model, played
 from orl_ldm.policy import Explorer, Policy
@@ -24,7 +24,7 @@ from orl_ldm.policy import Explorer, Policy
 
 @torch.no_grad()
 def corrected(model: Model, policy: Policy, data: Dataset) -> Tensor:
-    """Gains (M, E) in standard deviations whose mean is the policy's; what episodes add to it, one by one."""
+    """Gains (M, E) in standard deviations whose mean over images is the policy's; what episodes add, one by one."""
     explorer = Explorer(policy, [model.config.spread] * len(policy.spec.action_names))
     log_weights, _ = by_decision(log_ratios(explorer, data), data)  # (E, T)
     weights = normalised(log_weights).to(data.rewards)
@@ -34,7 +34,9 @@ def corrected(model: Model, policy: Policy, data: Dataset) -> Tensor:
     before = torch.where(number > 0, weights[data.episode, (number - 1).clamp(min=0)], 0)  # (N,)
     added = weights[data.episode, number] * (data.rewards - q) + before * value  # (M, N)
     gains, count = value[:, data.starts], effective(weights[:, -1])
-    trusted = len(data.starts) * (count - 1) / (count + 1)
+    index, total = images(data)
+    rollouts = torch.bincount(index)[index]  # (E,) of each episode's image
+    trusted = total * rollouts * (count - 1) / (count + 1)  # (E,) so that a mean over images is a sum over episodes
     return gains + trusted * torch.zeros_like(gains).index_add_(1, data.episode, added)
 
 

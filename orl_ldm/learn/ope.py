@@ -13,20 +13,24 @@ from orl_ldm.learn.config import TrainConfig
 from orl_ldm.learn.data import Dataset, load
 from orl_ldm.learn.estimates import difference, of_members
 from orl_ldm.learn.fqe import fitted_q
-from orl_ldm.learn.holdout import FEWEST, split
+from orl_ldm.learn.holdout import FEWEST, share, split
 from orl_ldm.learn.importance import weighted_importance
 from orl_ldm.learn.model import Model, estimate
 from orl_ldm.policy import Policy, load_policy
 
 
 def checkpoints(runs: Sequence[str]) -> dict[str, Path]:
-    """Name -> folder of every checkpoint that training runs kept. Raises UserError when a run has kept none."""
+    """Name -> folder of every checkpoint that training runs kept. Raises UserError when a run has kept none.
+
+    A run is named by its folder alone, or by all of its path where two runs' folders are of the same name.
+    """
     found: dict[str, Path] = {}
+    alone = len({Path(run).name for run in runs}) == len(runs)
     for run in runs:
         folders = sorted(path.parent for path in Path(run).glob("checkpoints/*/policy.json"))
         if not folders:
             raise UserError(f"there are no checkpoints in {run!r}: train it with --set train.keep_checkpoints=20")
-        found |= {f"{Path(run).name}/{folder.name}": folder for folder in folders}
+        found |= {f"{Path(run).name if alone else Path(run)}/{folder.name}": folder for folder in folders}
     return found
 
 
@@ -46,6 +50,7 @@ def estimates(
             f"train.judge.held_out = {config.judge.held_out} leaves fewer than {FEWEST} images on one side: "
             "collect more images, or hold out another share"
         )
+    learned = share(learned, config.share)
     model = fitted(learned, config)
     rows = []
     for number, (name, folder) in enumerate(folders.items()):
@@ -75,6 +80,7 @@ def judged_together(config: TrainConfig, folders: Sequence[str]) -> tuple[list[f
     learned, held = split(load(config, torch.device("cpu"))[0], config.judge.held_out)
     if held is None:
         return [float(load_policy(folder)[1]["estimated_reward"]) for folder in folders], len(folders) - 1
+    learned = share(learned, config.share)
     model = fitted(learned, config)
     gains = [doubly_robust.corrected(model, opened(folder, held), held) for folder in folders]
     estimated = [of_members(gain, held, config.seed).reward for gain in gains]

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 from torch.distributions import Dirichlet
 
-from orl_ldm.errors import UserError
 from orl_ldm.learn.data import Dataset
 from orl_ldm.reward import WEIGHTED
 
@@ -25,7 +24,6 @@ class Preferences:
     """
 
     def __init__(self, data: Dataset, dial: bool) -> None:
-        """Raises UserError when the data are shaped: potentials have no terms to weigh."""
         self.names = WEIGHTED if dial else ()
         weights = torch.tensor(astuple(data.weights)).to(data.rewards)
         self._judged = weights / weights.sum() if dial else weights[:0]
@@ -33,8 +31,6 @@ class Preferences:
         self._std = self._covariance.diagonal().clamp(min=1e-12).sqrt()  # (R,)
         #: (N, R) what an episode gains, on its last transition.
         self.gains = data.gains / self._std if dial else data.rewards[:, None]
-        if dial and not torch.allclose(data.rewards, (self.gains * self.shares(self._judged)).sum(-1), atol=1e-4):
-            raise UserError("train.dial relabels rewards by their terms: it does not go with shaping")
 
     def draw(self, count: int) -> Tensor:
         """Weights (B, P) that sum to 1, from torch's generator."""

@@ -1,11 +1,15 @@
 """A training run: buffers in; a policy, metrics and a checkpoint out."""
 
+import shutil
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Protocol
 
 import torch
+from filelock import FileLock, Timeout
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
@@ -21,7 +25,7 @@ from orl_ldm.learn.bridge import D3rlpy
 from orl_ldm.learn.checkpoint import Progress
 from orl_ldm.learn.config import TrainConfig
 from orl_ldm.learn.critics import Critics
-from orl_ldm.learn.data import load
+from orl_ldm.learn.data import load, shaped
 from orl_ldm.learn.facts import describe, identity
 from orl_ldm.learn.holdout import share, split
 from orl_ldm.learn.log import Log
@@ -66,6 +70,7 @@ def train(config: TrainConfig, progress: bool = True) -> Path:
         Path(config.out),
         Console(stderr=True, quiet=not progress, markup=False, highlight=False, soft_wrap=True),
     )
+    require_a_dial_that_turns(config)
     device = choose_device(config.device)
     data, transitions = load(config, device)
     run_digest = identity(config, transitions)
@@ -74,16 +79,17 @@ def train(config: TrainConfig, progress: bool = True) -> Path:
     if finished(out / "policy", run_digest):
         console.print(f"{out / 'policy'} is already trained on these data with this configuration")
         return out / "policy"
-    out.mkdir(parents=True, exist_ok=True)
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+    with alone_in(out), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         seed_start(config.seed)
         learned, held = split(data, config.judge.held_out)
         learned = share(learned, config.share)
-        learner: Learner = ALGORITHMS[config.section](learned, config)
+        learner: Learner = ALGORITHMS[config.section](shaped(learned, config.shaping, config.algorithm.gamma), config)
         judge = Acceptance(learner.policy, learned, held, config.judge, config.seed)
         parts = {**learner.parts, **judge.parts}
         state = resume(out / "checkpoint.safetensors", parts, learner.epochs, run_digest, console)
         if not state.epochs:
+            for made in ("checkpoints", "ope"):  # by a run with other settings
+                shutil.rmtree(out / made, ignore_errors=True)
             judge.begin()
         learn(learner, judge, parts, state, config, console)
     facts = describe(config, data, transitions, state)
@@ -152,13 +158,42 @@ def finished(folder: Path, run_digest: str) -> bool:
         return False
 
 
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Raises UserError while another process is training there: two would overwrite each other's files.
+
+    A process that dies, however, leaves the folder free.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise UserError(f"train.out = {str(folder)!r} is, or lies below, a file: name a folder") from None
+    try:
+        with FileLock(folder / ".lock", timeout=0):
+            yield
+    except Timeout:
+        raise UserError(f"another process trains in {str(folder)!r}: wait for it, or set another train.out") from None
+
+
+def require_a_dial_that_turns(config: TrainConfig) -> None:
+    """Raises UserError for settings that do not go with `dial`, which relabels rewards by their terms."""
+    others = {
+        f"train.algo={config.algo} (critics alone learn it)": config.algo != "critics",
+        "train.shaping (potentials have no terms)": config.shaping != 0,
+        f"train.term_scale={config.term_scale} (the dial is in natural units)": config.term_scale != "natural",
+    }
+    for other, given in others.items():
+        if config.dial and given:
+            raise UserError(f"train.dial does not go with {other}: set train.dial=false, or leave that out")
+
+
 def choose_device(name: str) -> torch.device:
     """`auto` is a CUDA device where there is one, else the CPU."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         return torch.zeros(1, device=name).device
-    except (RuntimeError, AssertionError) as error:
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"cannot train on device {name!r}: {reason}; set device to auto or cpu") from error
 

@@ -23,9 +23,13 @@ KINDS: dict[str, type[TrainedPolicy]] = {"beta": BetaPolicy, "planned": PlannedP
 
 
 def save_policy(policy: TrainedPolicy, folder: str | Path, facts: dict[str, Any]) -> None:
-    """Write a policy; `facts` (JSON) say how it was trained. The JSON is written last and marks it complete."""
+    """Write a policy; `facts` (JSON) say how it was trained.
+
+    The JSON is written last and marks it complete; that of a policy which was there before goes first.
+    """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    (folder / "policy.json").unlink(missing_ok=True)
     weights = folder / "policy.safetensors.tmp"
     save_file({k: v.contiguous() for k, v in policy.state_dict().items()}, weights)
     weights.replace(folder / "policy.safetensors")
@@ -47,7 +51,7 @@ def load_policy(folder: str | Path) -> tuple[TrainedPolicy, dict[str, Any]]:
     folder = Path(folder)
     try:
         content = json.loads((folder / "policy.json").read_text())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise UserError(
             f"there is no policy in {str(folder)!r}: train one first (make train, or orl-ldm train)"
         ) from None
@@ -59,7 +63,8 @@ def load_policy(folder: str | Path) -> tuple[TrainedPolicy, dict[str, Any]]:
         spec = PolicySpec(**{key: tuple(value) for key, value in content["spec"].items()})
         policy = KINDS[content["kind"]](spec, [int(size) for size in content["hidden"]])
         policy.load_state_dict(load_file(folder / "policy.safetensors"))
-    except (KeyError, TypeError, ValueError, RuntimeError, OSError, SafetensorError) as error:
+        facts = dict(content["facts"])
+    except (AttributeError, KeyError, TypeError, ValueError, RuntimeError, OSError, SafetensorError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"the policy in {str(folder)!r} is damaged: {reason}; train it again") from error
-    return policy.eval(), dict(content["facts"])
+    return policy.eval(), facts

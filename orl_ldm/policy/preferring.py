@@ -9,7 +9,7 @@ from torch import Tensor
 
 from orl_ldm.errors import UserError
 from orl_ldm.policy.beta import Policy
-from orl_ldm.reward import RewardWeights, preference
+from orl_ldm.reward import SETTINGS, RewardWeights, preference
 
 
 class Preferring:
@@ -30,7 +30,7 @@ def under(policy: Policy, facts: Mapping[str, Any], prefer: str, who: str) -> tu
 
     Raises UserError for words that are unknown, and for a policy that was trained for one preference only.
     """
-    weights = preference(prefer) if prefer else RewardWeights(**facts.get("weights", {}))
+    weights = preference(prefer) if prefer else RewardWeights(**facts.get("weights", vars(SETTINGS["paper"])))
     if policy.spec.preference_names:
         return Preferring(policy, astuple(weights)), weights
     if prefer:

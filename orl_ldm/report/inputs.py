@@ -11,7 +11,7 @@ from PIL import Image
 
 from orl_ldm.errors import UserError
 from orl_ldm.report.statistics import METRICS
-from orl_ldm.reward import SETTINGS, RewardWeights
+from orl_ldm.reward import SETTINGS
 
 ROLES = ("bicubic", "ceiling", "alone", "fixed", "steered")
 ACTIONS = ("t", "step", "eta", "detail", "fidelity", "grain")
@@ -50,7 +50,7 @@ class Evaluation:
         """The `reward_<setting>` column that says the same as `reward`, or "" if weights were given by hand."""
         weights = self.facts.get("weights", {})
         named = SETTINGS.get(self.setting)
-        same = isinstance(weights, dict) and named is not None and vars(named) == {**vars(RewardWeights()), **weights}
+        same = named is not None and vars(named) == weights
         return f"reward_{self.setting}" if same else ""
 
 

@@ -12,7 +12,7 @@ from orl_ldm.buffer import BufferWriter, ImageRef, Transitions, memory, read
 from orl_ldm.buffer.minibatches import Minibatches
 from orl_ldm.buffer.selection import Selection
 from orl_ldm.errors import UserError
-from orl_ldm.reward import TERMS, RewardWeights, compose
+from orl_ldm.reward import SETTINGS, TERMS, RewardWeights, compose
 
 LOGGED = replace(HEADER, term_names=TERMS)
 
@@ -79,7 +79,7 @@ def test_what_cannot_be_selected_is_said(scenes: Path, tmp_path: Path) -> None:
         Selection(reward_quantile=2)
     write(tmp_path / "other", 0)
     with pytest.raises(UserError, match="rewards cannot be weighed anew: the buffer logs psnr, ssim, seconds where"):
-        read(tmp_path / "other", weights=RewardWeights())
+        read(tmp_path / "other", weights=SETTINGS["paper"])
 
 
 def test_columns_beyond_the_memory_limit_are_mapped_and_equal(

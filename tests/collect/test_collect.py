@@ -24,11 +24,11 @@ from orl_ldm.errors import UserError
 from orl_ldm.images.config import DataConfig
 from orl_ldm.pipeline import load_pipeline
 from orl_ldm.policy import BetaPolicy, PolicySpec, save_policy
-from orl_ldm.reward import TERMS, RewardWeights, compose
+from orl_ldm.reward import SETTINGS, TERMS, compose
 
 CONFIG = CollectConfig(images=12, rollouts=2, unit_images=1)
 SAMPLER = SamplerConfig(nfe_max=4)
-WEIGHTS = RewardWeights()
+WEIGHTS = SETTINGS["paper"]
 
 
 def run(folder: Path, ldm: LDM, data: DataConfig, config: CollectConfig = CONFIG) -> Transitions:

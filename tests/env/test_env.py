@@ -21,7 +21,7 @@ from orl_ldm.metrics import Metrics
 from orl_ldm.policy import BetaPolicy, BroadPolicy, PacedPolicy
 from orl_ldm.policy.beta import from_unit, log_prob, mean_action, to_unit
 from orl_ldm.policy.effects import Effects
-from orl_ldm.reward import RewardWeights, compose
+from orl_ldm.reward import SETTINGS, compose
 
 BROAD = BroadPolicy(SPEC, (1.0, 1.0, 2.0, 1.5, 1.0), (1.0, 1.0, 2.0, 1.0, 1.0))
 
@@ -60,7 +60,7 @@ def test_the_vector_environment_is_the_sampler(ldm: LDM, batch: Batch, metrics: 
     ids = [ref.image_id for ref in batch.refs]
     rollout = roll_out(ldm, policy, batch.lr, ids, [0, 0, 0], config, 9, explore=False)
     terms = np.column_stack([metrics(rollout.images, batch.hr).numpy(), rollout.nfe, np.zeros(3)])
-    expected = compose(terms, RewardWeights(), config.nfe_max)
+    expected = compose(terms, SETTINGS["paper"], config.nfe_max)
 
     env = SteeringVectorEnv(ldm, batch, metrics, num_envs=3, config=config)
     assert isinstance(env, gym.vector.VectorEnv)

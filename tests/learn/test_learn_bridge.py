@@ -95,8 +95,8 @@ def test_td3_plus_bc_aims_better_than_the_behaviour(tmp_path: Path) -> None:
 
 def test_what_it_needs_is_said(buffer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = TrainConfig((str(buffer),), str(tmp_path / "run"), "d3rlpy-iql", weights=toys.WEIGHTS)
-    with pytest.raises(UserError, match=r"train.algo = 'd3rlpy-iql' knows no train.dial"):
-        train(replace(config, dial=True), progress=False)
+    with pytest.raises(UserError, match=r"train.algo = 'd3rlpy-iql' knows no train.hold"):
+        train(replace(config, hold={"aim": 0.5}), progress=False)
     monkeypatch.setitem(sys.modules, "d3rlpy", None)
     with pytest.raises(UserError, match=r"needs the extra: pip install 'orl-ldm\[d3rlpy\]'"):
         train(config, progress=False)

@@ -19,8 +19,8 @@ from orl_ldm.policy import BetaPolicy, PlannedPolicy, PolicySpec, load_policy, u
 from orl_ldm.policy.beta import mean_action, to_unit
 from orl_ldm.reward import PSNR_SCALE
 
-#: The default recipe in small: networks and batches for problems of two features.
-SMALL = CriticConfig(critic_hidden=(64, 64), batch_size=256, epochs=15)
+#: The default recipe in small: networks and batches for problems of two features; what suits an image can be told.
+SMALL = CriticConfig(critic_hidden=(64, 64), batch_size=256, epochs=15, sight=1.0)
 
 
 def trained(toy: toys.Toy, folder: Path, images: int = 100) -> tuple[float, BetaPolicy]:
@@ -110,9 +110,9 @@ def test_a_plan_leaves_to_others_what_is_theirs(tmp_path: Path, monkeypatch: pyt
     torch.testing.assert_close(own[:, 1], torch.full((2,), 0.25))
 
 
-def test_a_plan_whose_later_step_must_be_good_is_found(tmp_path: Path) -> None:
+@pytest.mark.parametrize("toy", [toys.Patience(), toys.Stops()])
+def test_a_plan_whose_later_step_must_be_good_is_found(tmp_path: Path, toy: toys.Toy) -> None:
     """Where one-step improvement fails: in the data, going on paid less than stopping."""
-    toy = toys.Patience()
     _, policy = trained(toy, tmp_path)
     assert mean_advantage_of_going_on(tmp_path / "buffer") < -0.3
     assert toys.play(toy, policy) > 0.85  # the optimum is 1, stopping at once 0.3

@@ -11,7 +11,7 @@ import toy_processes as toys
 from orl_ldm.buffer import BufferWriter, read
 from orl_ldm.errors import UserError
 from orl_ldm.learn import TrainConfig
-from orl_ldm.learn.data import Dataset, leave_one_out, load, within_image_std
+from orl_ldm.learn.data import Dataset, leave_one_out, load, shaped, within_image_std
 from orl_ldm.learn.returns import discounted_returns
 from orl_ldm.reward import RewardWeights
 
@@ -55,9 +55,11 @@ def test_states_are_followed_by_the_next_of_their_episode(folder: Path) -> None:
 
 def test_shaping_changes_no_comparison_between_plans(folder: Path) -> None:
     """All that potentials add to an episode's return is what its first state had, and the offset gives that back."""
-    plain, shaped = prepared(folder), prepared(folder, shaping=0.5)
-    returns = [discounted_returns(d.rewards, d.ends, 1.0)[d.starts] * d.scale + d.offsets for d in (plain, shaped)]
-    assert not shaped.rewards.equal(plain.rewards)
+    plain = prepared(folder)
+    with_potentials = shaped(plain, 0.5, 1.0)
+    data = (plain, with_potentials)
+    returns = [discounted_returns(d.rewards, d.ends, 1.0)[d.starts] * d.scale + d.offsets for d in data]
+    assert not with_potentials.rewards.equal(plain.rewards)
     torch.testing.assert_close(returns[1], returns[0], atol=1e-5, rtol=0)
 
 
@@ -105,6 +107,7 @@ def test_what_is_held_or_hidden_must_exist(folder: Path) -> None:
         ({"hide": ("lr/",)}, "train.hide names 'lr/'; the features are step, character"),
         ({"hold": {"speed": 1.0}}, "train.hold names the action 'speed'; the actions are go, aim"),
         ({"hold_first": {"aim": 9.0}}, "aim = 9.0 lies outside its bounds"),
+        ({"hold_first": {"aim": 0.9}}, "train.hold_first needs the feature 'position/decision'"),
     ):
         with pytest.raises(UserError, match=sentence):
             load(replace(TrainConfig((str(folder),), "out"), **wrong), torch.device("cpu"))  # type: ignore[arg-type]

@@ -19,14 +19,14 @@ from orl_ldm.learn.checkpoint import Progress
 from orl_ldm.learn.critics import Critics
 from orl_ldm.learn.data import Dataset, load
 from orl_ldm.learn.doubly_robust import corrected
-from orl_ldm.learn.estimates import difference, of_members
+from orl_ldm.learn.estimates import difference, images, of_members
 from orl_ldm.learn.fqe import fitted_q
 from orl_ldm.learn.holdout import drawn, part, share, split
-from orl_ldm.learn.importance import weighted_importance
+from orl_ldm.learn.importance import by_decision, effective, log_ratios, normalised, weighted_importance
 from orl_ldm.learn.metrics import Metrics
 from orl_ldm.learn.model import Model, estimate, played
 from orl_ldm.learn.ope import checkpoints, estimates
-from orl_ldm.policy import BetaPolicy, BroadPolicy, load_policy
+from orl_ldm.policy import BetaPolicy, BroadPolicy, Explorer, load_policy
 
 JUDGE = JudgeConfig(hidden=(32, 32), steps=800, fqe_steps=500)
 #: Means of (go, aim), from stopping at once to going on with ever better aim.
@@ -138,6 +138,26 @@ def test_logged_episodes_put_a_model_right_that_knows_nothing(data: Dataset) -> 
     assert np.abs(right - truth).max() < 0.25 < np.abs(alone - truth).min()
 
 
+def test_images_with_few_episodes_are_put_right_as_others_are(data: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The mean over images is the sum over episodes, for a model that always says 10, however many an image has."""
+    kept = torch.rand(len(data.starts), generator=torch.Generator().manual_seed(0)) < 0.6
+    unlike, plan = part(data, kept), Plan(toys.Patience(), PLANS[4])
+    model = Model(data, JUDGE, 0)
+    monkeypatch.setattr(model, "play", lambda policy, seen, first=None: torch.full((2, len(seen)), 10.0))
+    weights = normalised(by_decision(log_ratios(Explorer(plan, [JUDGE.spread] * 2), unlike), unlike)[0])  # (E, T)
+    total = 0.0
+    for row in range(len(unlike)):
+        episode = int(unlike.episode[row])
+        number = row - int(unlike.starts[episode])
+        total += float(weights[episode, number]) * (float(unlike.rewards[row]) - 10)
+        total += float(weights[episode, number - 1]) * 10 if number else 0
+    count = effective(weights[:, -1])
+    index, image_count = images(unlike)
+    by_image = torch.zeros(image_count).index_add_(0, index, corrected(model, plan, unlike)[0]) / torch.bincount(index)
+    assert torch.bincount(index).unique().numel() > 2
+    assert float(by_image.mean()) == pytest.approx(10 + total * (count - 1) / (count + 1), abs=1e-3)
+
+
 def test_a_model_stands_where_no_logged_action_is_near(data: Dataset) -> None:
     model, far = Model(data, JUDGE, 0), Plan(toys.Patience(), (0.999, 0.5), 1e6)
     torch.testing.assert_close(corrected(model, far, data), played(model, far, data, data.starts))
@@ -222,6 +242,10 @@ def test_checkpoints_are_kept_on_request_and_estimated(config: TrainConfig, tmp_
     judged = {entry["epoch"]: entry["reward"] for entry in load_policy(policy)[1]["judged"]}
     np.testing.assert_allclose(frame["wdr"], [judged[2], judged[4], judged[6]], rtol=1e-6)  # as training judged
     assert len(held) >= 4
+    other = replace(config, out=str(tmp_path / "other" / "run"), seed=1)
+    train(other, progress=False)
+    both = checkpoints([config.out, other.out])
+    assert len(both) == 6 and f"{other.out}/epoch-00002" in both  # two folders of one name are told apart
     with pytest.raises(UserError, match="leaves fewer than 4 images"):
         estimates(replace(config, judge=replace(config.judge, held_out=0.0)), kept)
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import toy_processes as toys
@@ -21,6 +22,7 @@ from orl_ldm.learn.checkpoint import load as load_checkpoint
 from orl_ldm.learn.critics import Critics
 from orl_ldm.learn.metrics import Metrics
 from orl_ldm.learn.ppo import PPO
+from orl_ldm.learn.train import alone_in
 from orl_ldm.policy import load_policy
 
 EPOCHS = 4
@@ -184,6 +186,39 @@ def test_another_configuration_starts_anew_and_says_so(config: TrainConfig, caps
     assert len(rows(config)) == EPOCHS
 
 
+def test_a_run_that_starts_anew_leaves_no_checkpoint_of_the_last(config: TrainConfig) -> None:
+    train(replace(config, keep_checkpoints=2), progress=False)
+    train(replace(config, keep_checkpoints=1, seed=9), progress=False)
+    kept = sorted(path.name for path in (Path(config.out) / "checkpoints").iterdir())
+    assert kept == [f"epoch-{EPOCHS:05d}"]
+
+
+def test_two_processes_do_not_train_in_one_folder(config: TrainConfig) -> None:
+    with alone_in(Path(config.out)), pytest.raises(UserError, match="another process trains in"):
+        train(config, progress=False)
+    train(config, progress=False)  # it is free again
+
+
+def test_a_folder_that_cannot_be_is_named(config: TrainConfig, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="is, or lies below, a file: name a folder"):
+        train(replace(config, out=str(tmp_path / "file" / "run")), progress=False)
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"algo": "ppo"}, "train.dial does not go with train.algo=ppo"),
+        ({"shaping": 1.0}, "train.dial does not go with train.shaping"),
+        ({"term_scale": "within_image"}, "train.dial does not go with train.term_scale=within_image"),
+    ],
+)
+def test_what_a_dial_cannot_do_is_said(buffer: Path, tmp_path: Path, setting: dict[str, Any], message: str) -> None:
+    config = TrainConfig((str(buffer),), str(tmp_path / "run"), dial=True)
+    with pytest.raises(UserError, match=message):
+        train(replace(config, **setting), progress=False)
+
+
 def test_a_policy_says_where_it_comes_from(config: TrainConfig) -> None:
     _, facts = load_policy(train(config, progress=False))
     assert facts["algo"] == config.algo
@@ -211,6 +246,15 @@ def test_settings_that_make_no_sense_are_named() -> None:
         build(TrainConfig, {**table, "critics": {"critics": 1}}, "here")
     with pytest.raises(UserError, match=r"ppo\.passes = 0"):
         build(TrainConfig, {**table, "ppo": {"passes": 0}}, "here")
+    with pytest.raises(UserError, match=r"hidden\.0 = -3"):
+        build(TrainConfig, {**table, "hidden": [-3]}, "here")
+    with pytest.raises(UserError, match=r"seed = -1"):
+        build(TrainConfig, {**table, "seed": -1}, "here")
+    with pytest.raises(UserError, match=r"weights\.ssim.*required"):
+        build(TrainConfig, {**table, "weights": {"psnr": 1.0, "lpips": 0.0, "nfe": 0.0}}, "here")
+    for psnr in (0.0, -1.0, float("nan")):
+        with pytest.raises(UserError, match="finite numbers from 0 on, and not all of them 0"):
+            build(TrainConfig, {**table, "weights": {"psnr": psnr, "ssim": 0, "lpips": 0, "nfe": 0}}, "here")
 
 
 def test_learning_needs_no_diffusion_and_no_images() -> None:

@@ -83,6 +83,23 @@ class Patience:
 
 
 @dataclass(frozen=True)
+class Stops(Patience):
+    """Patience in the sampler's words: a `step` of 0 or less stops, and who goes on twice ends at -0.5.
+
+    So what stopping pays has to be known for either decision.
+    """
+
+    spec: PolicySpec = PolicySpec(("position/decision", "character"), ("step", "aim"), (-1.5, 0.0), (1.0, 1.0))
+    horizon: int = 3
+
+    def act(self, character: Floats, step: int, actions: Floats) -> tuple[Floats, npt.NDArray[np.bool_]]:
+        miss = actions[:, 1] - target(character)  # (E,)
+        pays = np.full_like(character, 0.3) if step == 0 else 1 - 10 * miss**2
+        last = np.full(len(character), step == self.horizon - 1)
+        return np.where(last, -0.5, pays).astype(np.float32), (actions[:, 0] <= 0) | last
+
+
+@dataclass(frozen=True)
 class Doors:
     """Three doors in a row, each left or right of the middle; on which side depends on the image.
 

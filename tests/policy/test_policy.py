@@ -124,7 +124,9 @@ def test_a_plan_at_the_end_of_a_range_still_has_a_density() -> None:
     assert log_prob(policy, first, actions).isfinite().all()
 
 
-@pytest.mark.parametrize("damage", ["missing", "truncated", "not json", "other format", "other sizes"])
+@pytest.mark.parametrize(
+    "damage", ["missing", "truncated", "not json", "other format", "other sizes", "no facts", "odd spec"]
+)
 def test_a_damaged_policy_is_refused_with_a_sentence(tmp_path: Path, damage: str) -> None:
     save_policy(BetaPolicy(SPEC, (16,)), tmp_path, {})
     path = tmp_path / "policy.json"
@@ -138,9 +140,29 @@ def test_a_damaged_policy_is_refused_with_a_sentence(tmp_path: Path, damage: str
         path.write_text("{")
     elif damage == "other format":
         path.write_text(json.dumps({**content, "format": 99}))
+    elif damage == "no facts":
+        path.write_text(json.dumps({name: value for name, value in content.items() if name != "facts"}))
+    elif damage == "odd spec":
+        path.write_text(json.dumps({**content, "spec": [1]}))
     else:
         path.write_text(json.dumps({**content, "hidden": [17]}))
     with pytest.raises(UserError, match="policy"):
+        load_policy(tmp_path)
+
+
+def test_a_file_in_the_place_of_a_folder_is_refused_with_a_sentence(tmp_path: Path) -> None:
+    save_policy(BetaPolicy(SPEC, (16,)), tmp_path, {})
+    with pytest.raises(UserError, match="there is no policy in"):
+        load_policy(tmp_path / "policy.json")
+
+
+def test_half_a_policy_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Interrupted while one policy replaces another one: the weights of one never go with the facts of the other."""
+    save_policy(BetaPolicy(SPEC, (16,)), tmp_path, {"whose": "the first's"})
+    monkeypatch.setattr(json, "dumps", lambda *args, **kwargs: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        save_policy(BetaPolicy(SPEC, (16,)), tmp_path, {"whose": "the second's"})
+    with pytest.raises(UserError, match="there is no policy in"):
         load_policy(tmp_path)
 
 
