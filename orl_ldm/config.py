@@ -1,5 +1,6 @@
 """Configuration is data: frozen dataclasses that load from TOML, take overrides, and have a digest."""
 
+import copy
 import hashlib
 import json
 import os
@@ -38,7 +39,7 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 def override(table: dict[str, Any], settings: Sequence[str]) -> dict[str, Any]:
     """A copy of `table` with every ``section.key=value`` of `settings` applied; values are TOML, or else plain text."""
-    result: dict[str, Any] = json.loads(json.dumps(table))
+    result = copy.deepcopy(table)
     for setting in settings:
         path, equals, text = setting.partition("=")
         keys = path.strip().split(".")

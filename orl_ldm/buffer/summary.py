@@ -31,6 +31,14 @@ class Summary:
     bad: Mapping[str, str]  # shards that were left out -> a sentence that says why
 
 
+def behaviors(url: str | Path) -> set[str]:
+    """Ids of the behaviours in a buffer, by its sidecars; none where there is no buffer."""
+    store = Store(url)
+    entries = shard.listing(store) or {}
+    found = shard.sidecars(store, entries, shard.names(entries)).values()
+    return {one.header.behavior_id for one in found if isinstance(one, Sidecar)}
+
+
 def summarize(url: str | Path) -> Summary:
     """Read a buffer shard by shard. Raises UserError when there is none, or no shard of it is sound."""
     store = Store(url)

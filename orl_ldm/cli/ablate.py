@@ -20,7 +20,7 @@ from orl_ldm.learn.config import Algorithm
 from orl_ldm.pipeline import Pipeline, load_pipeline
 from orl_ldm.report.ablation import LEGEND, WHOLE, ablation
 from orl_ldm.report.tables import write_whole
-from orl_ldm.reward import preference
+from orl_ldm.reward import RewardWeights, preference
 
 #: Names of variants -> what they set.
 LESS: dict[str, tuple[str, ...]] = {
@@ -67,31 +67,45 @@ def ablate(
     settings: Sequence[str],
     console: Console,
 ) -> None:
-    """Train and replay every variant with every seed; write and print the table."""
+    """Train and replay every variant with every seed; write and print the table.
+
+    They are compared under what is preferred, else under the pipeline's own reward. Raises UserError, before any work,
+    for a variant without a dial that learns for another reward.
+    """
     pipeline = load_pipeline(name, settings)
+    weights = preference(prefer) if prefer else pipeline.train.reward_weights()
+    named = prefer or ("custom" if pipeline.train.weights is not None else pipeline.train.setting)
     known = variants(pipeline, rounds)
     if wrong := set(only) - set(known):
         raise UserError(f"there is no variant {min(wrong)!r}; there are: {', '.join(known)}")
     folder = Path(out or f"runs/{pipeline.name}/ablation")
     base = [*settings, f"train.buffers={quoted(buffers_after(pipeline, rounds))}"]
+    chosen = only or [variant for variant in known if variant not in ALGORITHMS]
+    for variant in chosen:
+        learned = load_pipeline(name, [*base, *known[variant]]).train
+        if not learned.dial and learned.reward_weights() != weights:
+            raise UserError(
+                f"{variant!r} learns for one reward alone, {learned.setting}, and cannot be compared under {named}: "
+                f"give it with --set train.setting={named}, or leave --prefer out"
+            )
     runs = {}
-    for variant in only or [variant for variant in known if variant not in ALGORITHMS]:
+    for variant in chosen:
         for seed in seeds:
             run = folder / "".join(c if c.isalnum() else "-" for c in variant) / f"seed-{seed}"
             console.print(f"{variant}, seed {seed}", highlight=False)
             stages.train(name, [*base, *known[variant], f"train.seed={seed}", f"train.out={run}"], console)
             runs[variant, seed] = run / "policy"
-    scores = replayed(pipeline, runs, folder / "parts", prefer, console)
-    write_whole(folder / f"per_image-{prefer}.csv", scores.to_csv(index=False, float_format="%.6g"))
+    scores = replayed(pipeline, runs, folder / "parts", weights, console)
+    write_whole(folder / f"per_image-{named}.csv", scores.to_csv(index=False, float_format="%.6g"))
     table = ablation(scores)
-    write_whole(folder / f"ablation-{prefer}.md", f"{table.markdown()}\n{LEGEND}\n")
-    title = f"{pipeline.name}: {scores['image'].nunique()} test images, preferring {prefer}"
+    write_whole(folder / f"ablation-{named}.md", f"{table.markdown()}\n{LEGEND}\n")
+    title = f"{pipeline.name}: {scores['image'].nunique()} test images, preferring {named}"
     console.print(table.rich(title, len(table.header)))
-    console.print(f"table: {folder / f'ablation-{prefer}.md'}", highlight=False, soft_wrap=True)
+    console.print(f"table: {folder / f'ablation-{named}.md'}", highlight=False, soft_wrap=True)
 
 
 def replayed(
-    pipeline: Pipeline, runs: dict[tuple[str, int], Path], parts: Path, prefer: str, console: Console
+    pipeline: Pipeline, runs: dict[tuple[str, int], Path], parts: Path, weights: RewardWeights, console: Console
 ) -> pd.DataFrame:
     """Scores of each (variant, seed)'s policy on the pipeline's test images; a row for each and each image."""
     stages.quiet()
@@ -103,7 +117,6 @@ def replayed(
     refs = open_images(data.source, data.test_split, data.classes, config.images, data.seed)
     folders = {f"{variant}, seed {seed}": folder for (variant, seed), folder in runs.items()}
     keys = dict(zip(folders, runs, strict=True))
-    weights = preference(prefer)
     with methods_bar(console) as advance:
         scores = replay(
             folders, refs, data, pipeline.sampler, open_ldm(pipeline.ldm), weights, parts, config.seed, advance

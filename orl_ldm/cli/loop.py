@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from orl_ldm.cli import stages
+from orl_ldm.errors import UserError
 from orl_ldm.pipeline import Pipeline, load_pipeline
 from orl_ldm.reward import SETTINGS
 
@@ -28,8 +29,10 @@ def loop(name: str, rounds: int, rollouts: int, gain: float, settings: Sequence[
     estimates, best = [0.0], 0
     for number in range(rounds + 1):
         for command, stage, own in steps(pipeline, number, rollouts):
-            shown = " ".join(f"--set {shell(setting)}" for setting in [*settings, *own])
-            console.print(f"round {number}: orl-ldm {command} {name} {shown}", highlight=False, soft_wrap=True)
+            shown = stages.typed(command, name, [*settings, *own])
+            console.print(f"round {number}: {shown}", highlight=False, soft_wrap=True, markup=False)
+            if number and command == "collect":
+                require_own(load_pipeline(name, [*settings, *own]))
             stage(name, [*settings, *own], console)
         if number:
             estimates, best = judged(pipeline, number)
@@ -77,6 +80,23 @@ def steps(pipeline: Pipeline, number: int, rollouts: int) -> list[tuple[str, Sta
     return [*collections, ("train", stages.train, learning)]
 
 
+def require_own(pipeline: Pipeline) -> None:
+    """Raises UserError when the buffer of a round holds what another policy did: a loop with other settings was here.
+
+    It would be learned from as well, and shared out among the rounds in another way than the loop says.
+    """
+    from orl_ldm.buffer import behaviors
+    from orl_ldm.collect.collector import behavior
+
+    folder = pipeline.collect.out
+    others = behaviors(folder) - {behavior(pipeline.collect, pipeline.sampler.nfe_max)[1]}
+    if others:
+        raise UserError(
+            f"{folder!r} holds episodes of another policy ({min(others)}): a loop with other settings left them. "
+            "Give this loop a name, and so folders, of its own (--set name=...), or remove the rounds' folders"
+        )
+
+
 def buffers_after(pipeline: Pipeline, number: int) -> list[str]:
     """What is learned from after that many rounds."""
     rounds = range(1, number + 1)
@@ -102,8 +122,3 @@ def collected(pipeline: Pipeline, number: int, prefer: str) -> str:
 def trained(pipeline: Pipeline, number: int) -> str:
     """Where a round's training lies."""
     return f"{pipeline.train.out}-round{number}" if number else pipeline.train.out
-
-
-def shell(setting: str) -> str:
-    """A setting as it has to be typed."""
-    return f"'{setting}'" if any(c in setting for c in '[]" ') else setting

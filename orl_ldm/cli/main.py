@@ -2,7 +2,7 @@
 
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -41,7 +41,7 @@ def collect(pipeline: PipelineArgument = "demo", settings: SetOption = []) -> No
     from orl_ldm.cli import stages
 
     stages.collect(pipeline, settings, console)
-    say_next(f"train {pipeline}")
+    say_next("train", pipeline, settings)
 
 
 @app.command()
@@ -56,7 +56,7 @@ def train(
     from orl_ldm.cli import stages
 
     stages.train(pipeline, [*settings, f"train.algo={algo}"] if algo else settings, console)
-    say_next(f"evaluate {pipeline}")
+    say_next("evaluate", pipeline, settings)
 
 
 @app.command()
@@ -85,7 +85,7 @@ def loop(
     from orl_ldm.cli.loop import loop
 
     best = loop(pipeline, rounds, rollouts, gain, settings, console)
-    say_next(f"evaluate {pipeline} --set train.out={best}")
+    say_next("evaluate", pipeline, [*settings, f"train.out={best}"])
 
 
 @app.command()
@@ -112,7 +112,9 @@ def ablate(
     rounds: Annotated[int, typer.Option(help="Learn from so many rounds of `orl-ldm loop`.", min=0)] = 0,
     seeds: Annotated[int, typer.Option(help="Training seeds, counted from the first.", min=1)] = 5,
     first_seed: Annotated[int, typer.Option(help="The first of them.", min=0)] = 0,
-    prefer: Annotated[str, typer.Option(help="What is compared, and what a dial is turned to.")] = "balanced",
+    prefer: Annotated[
+        str, typer.Option(help="What is compared, and what a dial is turned to; else the pipeline's own.")
+    ] = "",
     only: Annotated[list[str], typer.Option(help="A variant (repeatable); default: all but other algorithms.")] = [],  # noqa: B006
     out: Annotated[str, typer.Option(help="Where trainings and tables go; runs/<name>/ablation by default.")] = "",
     settings: SetOption = [],  # noqa: B006
@@ -175,9 +177,11 @@ def images(
     stages.images(pipeline, settings, split, sheet, console)
 
 
-def say_next(command: str) -> None:
-    """What to run when a stage is done that somebody asked for by itself."""
-    console.print(f"next: orl-ldm {command}", highlight=False, soft_wrap=True)
+def say_next(command: str, pipeline: str, settings: Sequence[str]) -> None:
+    """What to run, with the same settings, when a stage is done that somebody asked for by itself."""
+    from orl_ldm.cli.stages import typed
+
+    console.print(f"next: {typed(command, pipeline, settings)}", highlight=False, soft_wrap=True, markup=False)
 
 
 def main(run: Callable[[], Any] = app) -> NoReturn:

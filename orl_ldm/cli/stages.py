@@ -1,6 +1,8 @@
 """What the commands do: open what a stage needs, and run it under a progress bar."""
 
+import json
 import os
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -67,10 +69,12 @@ def evaluate(name: str, settings: Sequence[str], console: Console) -> None:
     from orl_ldm.evaluate.run import Task
     from orl_ldm.evaluate.run import evaluate as run
 
-    command = " ".join(["orl-ldm evaluate", name, *(f"--set {setting}" for setting in settings)])
+    command = typed("evaluate", name, settings)
     task = Task(pipeline.name, pipeline.evaluate, pipeline.data, pipeline.ldm, pipeline.sampler, policy, command)
     with methods_bar(console) as advance:
-        run(task, advance)
+        out = run(task, advance)
+    if not json.loads((out / "facts.json").read_text())["same_ldm_as_learned"]:
+        console.print("note: the policy was learned with another LDM than the one that it steers here", style="yellow")
     _report(pipeline, console)
 
 
@@ -89,9 +93,17 @@ def _report(pipeline: Pipeline, console: Console) -> None:
 
     folder = Path(pipeline.evaluate.out)
     write_tables(folder)
-    page = build_report(folder, Path(pipeline.train.out))
+    page = build_report(folder, trained_in(folder))
     print_table(folder, console)
     console.print(f"report: {page}", highlight=False, soft_wrap=True)
+
+
+def trained_in(evaluation: Path) -> Path | None:
+    """The folder of the training whose policy was evaluated; None where there is none, as when the policy is a copy."""
+    from orl_ldm.report.inputs import read_evaluation
+
+    folder = Path(str(read_evaluation(evaluation).facts.get("policy_folder", ""))).parent
+    return folder if (folder / "metrics.csv").is_file() else None
 
 
 def pretrain(name: str, settings: Sequence[str]) -> None:
@@ -128,8 +140,16 @@ def images(name: str, settings: Sequence[str], split: str, sheet: str, console: 
     for ref in refs:
         console.print(ref.name, highlight=False, markup=False)
     if sheet:
-        save_sheet(refs, Path(sheet))
+        try:
+            save_sheet(refs, Path(sheet))
+        except (OSError, ValueError) as error:  # no such place, or no such kind of picture
+            raise UserError(f"cannot save the sheet {sheet!r}: {error}") from None
     console.print(f"{len(refs)} images, list {digest([ref.name for ref in refs])[:12]}", highlight=False)
+
+
+def typed(command: str, name: str, settings: Sequence[str]) -> str:
+    """A command as it has to be typed into a shell."""
+    return shlex.join(["orl-ldm", command, name, *(word for setting in settings for word in ("--set", setting))])
 
 
 def quiet() -> None:

@@ -51,6 +51,8 @@ class Collection:
 def behavior(config: CollectConfig, nfe_max: int) -> tuple[Policy, str]:
     """The first behaviour's policy and its id."""
     if not config.policy:
+        if config.prefer:
+            raise UserError("collect.prefer turns the dial of a policy: name one with collect.policy")
         alpha, beta = config.concentrations
         name = f"{config.behaviors[0]}-{digest(alpha, beta)[:12]}"
         if config.behaviors[0] == "broad":
@@ -80,14 +82,17 @@ def collect(
     """Roll out, under the first behaviour, every unit that is not published yet, and publish it.
 
     `advance(done, total)` hears of episodes. Rewards of one unit are computed, and its shard is written, while the next
-    unit is being denoised. Raises UserError when images, LDM or policy do not fit; what was published before stays.
+    unit is being denoised. Raises UserError when images, LDM or policy do not fit, or what is there
+    already could not be read together with new shards; what was published before stays.
     """
     ldm.require(data.size, data.scale)
     refs = open_images(data.source, data.train_split, data.classes, config.images, data.seed)
     policy, behavior_id = behavior(config, sampler.nfe_max)
-    shared = digest(asdict(data), asdict(sampler), ldm.digest, asdict(weights))
-    unit = (behavior_id, config.seed, config.images, config.rollouts, config.first_rollout, config.unit_images)
-    identity = digest(shared, *unit)
+    # What the numbers of any image depend on; where its file lies, and what they are weighed by, is not of that kind.
+    pairs = (data.size, data.scale, data.degradation, data.seed)
+    shared = digest(pairs, asdict(sampler), ldm.digest, str(ldm.dtype))
+    unit = (behavior_id, config.seed, config.rollouts, config.first_rollout, config.unit_images)
+    identity = digest(shared, [ref.name for ref in refs], *unit)
     header = _header(shared, ldm, behavior_id, config, sampler, weights)
     writer = BufferWriter(config.out, header, config.codec)
     units = {
@@ -97,6 +102,8 @@ def collect(
         for start in part_of(range(0, len(refs), config.unit_images), config.part)
     }
     published = writer.published() & set(units)
+    if len(published) < len(units):
+        writer.require_company()
     total = sum(map(len, units.values())) * config.rollouts
     done = sum(len(units[name]) for name in published) * config.rollouts
     advance(done, total)

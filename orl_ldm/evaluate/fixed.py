@@ -83,17 +83,25 @@ def search(
     seed: int,
     kind: str = "schedule",
     advance: Callable[[int, int], None] = lambda done, total: None,
+    remembered: Callable[[Callable[[], float]], float] = lambda play: play(),
 ) -> tuple[FixedSchedule, float]:
-    """(the best of a kind in STARTS, its mean reward) of `episodes // len(images)` tries, each on all images."""
+    """(the best of a kind in STARTS, its mean reward) of `episodes // len(images)` tries, each on all images.
+
+    What is tried next follows from the seed and the rewards so far, so that `remembered` may know the reward of a try
+    from a search that was interrupted, and need not play it.
+    """
     ids = [ref.image_id for ref in images.refs]
     target = images.hr.to(ldm.device)
 
-    def reward(values: Floats) -> float:
+    def play(values: Floats) -> float:
         driver = FixedSchedule.of_unit(values).driver()
         result = sample(ldm, images.lr, ids, [0] * len(ids), driver, sampler, seed)
         quality = metrics(result.images, target).cpu().numpy()
         cost = np.column_stack([result.nfe.cpu().numpy(), np.zeros(len(ids))])
         return float(compose(np.column_stack([quality, cost]), weights, sampler.nfe_max).mean())
+
+    def reward(values: Floats) -> float:
+        return remembered(lambda: play(values))
 
     budget = max(1, episodes // len(ids))
     options = {"bounds": [0, 1], "seed": seed + 1, "verbose": -9, "popsize": 8}

@@ -1,8 +1,9 @@
 """The methods of a comparison, each from a batch of pairs to images and their cost."""
 
+import hashlib
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -161,7 +162,8 @@ def network(path: str, scale: int, device: torch.device) -> Method:
         with torch.no_grad():
             return torch.cat([model(lr[None].to(device)).cpu() for lr in batch.lr])
 
-    return free(Path(path).stem, partial(apply, model))
+    weights = hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    return replace(free(Path(path).stem, partial(apply, model)), key=f"network/{weights}")
 
 
 def timed(method: Method, batch: Batch) -> tuple[Outcome, float]:

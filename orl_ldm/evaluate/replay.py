@@ -29,7 +29,7 @@ def training_images(data: DataConfig, logged: int, held: Collection[int], count:
     if not found:
         raise UserError("the buffers hold none of this pipeline's training images: set data and collect.images alike")
     if count > len(found):
-        more = open_images(data.source, data.train_split, data.classes, 0, data.seed)
+        more = open_images(data.source, data.train_split, data.classes, logged + count - len(found), data.seed)
         found += [ref for ref in more if ref.image_id not in known][: count - len(found)]
     return found
 

@@ -24,6 +24,7 @@ from orl_ldm.evaluate import methods as m
 from orl_ldm.evaluate.config import EvaluateConfig
 from orl_ldm.evaluate.examples import write_examples
 from orl_ldm.evaluate.fixed import STARTS, FixedSchedule, search
+from orl_ldm.evaluate.tries import Tries
 from orl_ldm.images.config import DataConfig
 from orl_ldm.images.pairs import Batch, load_pairs
 from orl_ldm.images.sources import ImageRef, open_images
@@ -32,6 +33,9 @@ from orl_ldm.policy import TrainedPolicy, load_policy, under
 from orl_ldm.reward import SETTINGS, RewardWeights, compose
 
 Advance = Callable[[str, int, int], None]
+
+#: Of what is kept in parts/: raised when the same settings come to give other numbers, so that no old ones are read.
+VERSION = 1
 
 #: Steps of plain samplers that a frontier shows beside the dial.
 FRONTIER_STEPS = (5, 10, 20, 50)
@@ -84,13 +88,14 @@ def evaluate(task: Task, advance: Advance = lambda what, done, total: None) -> P
             f"{who} is a kept checkpoint, not the policy of a finished training: give that training's folder as "
             "train.out; `orl-ldm ope` replays checkpoints"
         )
+    turned = _dial(task, ldm, network, facts)
+    networks = [m.network(path, ldm.scale, ldm.device) for path in config.spandrel]
     fixed = {f"best fixed {kind}": _best_fixed(task, ldm, metrics, weights, episodes, kind, advance) for kind in STARTS}
     best = max(fixed, key=lambda name: fixed[name][1])  # by its reward on training images
     steered = m.steered(ldm, policy, identity(network, task.sampler, weights), task.sampler, config.seed)
     scores = {steered.name: runner.score(steered)}
-    turned = _dial(task, ldm, network, facts)
     same = max(1, round(float(scores[steered.name].nfe.mean())))
-    plan = _plan(task, ldm, {name: schedule for name, (schedule, _) in fixed.items()}, same)
+    plan = _plan(task, ldm, networks, {name: schedule for name, (schedule, _) in fixed.items()}, same)
     scores = {method.name: runner.score(method) for method in [*plan, *turned]} | scores
     roles = {
         "bicubic": "bicubic",
@@ -113,8 +118,10 @@ def evaluate(task: Task, advance: Advance = lambda what, done, total: None) -> P
         "seed": config.seed,
         "contract": Contract().describe(),
         "ldm": {"id": ldm.ldm_id, "digest": ldm.digest},
+        "same_ldm_as_learned": facts.get("ldm_digest", ldm.digest) == ldm.digest,
         "nfe_max": task.sampler.nfe_max,
         "policy": facts,
+        "policy_folder": str(task.policy),
         "roles": roles,
         "fixed_schedule": fixed[best][0].described(),
         "fixed_train_rewards": {name: reward for name, (_, reward) in fixed.items()},
@@ -129,7 +136,9 @@ def _alone(steps: int, eta: float) -> str:
     return f"LDM, DDIM {steps}, eta {eta:g}"
 
 
-def _plan(task: Task, ldm: LDM, fixed: dict[str, FixedSchedule], same: int) -> list[m.Method]:
+def _plan(
+    task: Task, ldm: LDM, networks: Sequence[m.Method], fixed: dict[str, FixedSchedule], same: int
+) -> list[m.Method]:
     """Every method but the steered one, in the order of the table."""
     seed, steps = task.config.seed, task.config.ddim_steps
     alone = [m.ldm_alone(ldm, ldm.schedule.grid(steps), eta, _alone(steps, eta), seed) for eta in task.config.etas]
@@ -145,7 +154,6 @@ def _plan(task: Task, ldm: LDM, fixed: dict[str, FixedSchedule], same: int) -> l
         m.steered_by(ldm, name, f"fixed/{asdict(one)}/{asdict(task.sampler)}/{seed}", one.driver(), task.sampler, seed)
         for name, one in fixed.items()
     ]
-    networks = [m.network(path, ldm.scale, ldm.device) for path in task.config.spandrel]
     projected = [m.with_projection(method) for method in alone]
     return [*m.interpolations(ldm), *networks, *alone, *projected, *solvers, *controls]
 
@@ -175,9 +183,10 @@ def _best_fixed(
     kind: str,
     advance: Advance,
 ) -> tuple[FixedSchedule, float]:
-    """Search once for these settings and keep the answer beside the results."""
+    """Search once for these settings and keep the answer beside the results; until then, the reward of every try."""
     config, data = task.config, task.data
-    key = digest(asdict(data), asdict(task.sampler), ldm.digest, asdict(weights), episodes, config.search_images, kind)
+    what = (asdict(data), asdict(task.sampler), ldm.digest, str(ldm.dtype), asdict(weights), asdict(Contract()))
+    key = digest(VERSION, what, episodes, config.search_images, config.seed, kind)
     path = Path(config.out) / "parts" / f"fixed-{key[:16]}.json"
     if path.exists():
         kept = json.loads(path.read_text())
@@ -187,9 +196,12 @@ def _best_fixed(
     def heard(done: int, total: int) -> None:
         advance(f"search: best fixed {kind}", done, total)
 
-    schedule, reward = search(ldm, images, metrics, weights, task.sampler, episodes, config.seed, kind, heard)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    tries = path.with_suffix(".tries")
+    schedule, reward = search(
+        ldm, images, metrics, weights, task.sampler, episodes, config.seed, kind, heard, Tries(tries)
+    )
     _replace(path, json.dumps({"actions": schedule.actions, "reward": reward}).encode())
+    tries.unlink()
     return schedule, reward
 
 
@@ -221,7 +233,8 @@ class Runner:
 
     def _part(self, method: m.Method, start: int) -> dict[str, npt.NDArray[Any]]:
         refs = self.refs[start : start + self.batch_size]
-        key = digest(method.key, self.ldm.digest, asdict(self.data), [ref.name for ref in refs], asdict(Contract()))
+        names, ldm = [ref.name for ref in refs], (self.ldm.digest, str(self.ldm.dtype))
+        key = digest(VERSION, method.key, ldm, asdict(self.data), names, asdict(Contract()))
         path = self.folder / f"{key[:24]}.npz"
         if path.exists():
             with np.load(path, allow_pickle=False) as kept:

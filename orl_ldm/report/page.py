@@ -15,7 +15,6 @@ from orl_ldm.report import checkpoints, figures, policy_figures
 from orl_ldm.report.cells import Cell, Row, Table
 from orl_ldm.report.facts import listed
 from orl_ldm.report.inputs import Evaluation, read_evaluation, read_training
-from orl_ldm.report.statistics import means_by_method
 from orl_ldm.report.style import Drawing, save, save_both
 from orl_ldm.report.tables import BEST, LEGEND, by_scene, intervals, overall, steered_intervals, write_whole
 from orl_ldm.report.words import summary, tiles
@@ -92,10 +91,9 @@ def _accepted(evaluation: Evaluation) -> str:
     if "reward" not in accepted:
         return f"{words}."
     words += f", estimated at {accepted['reward']:.4f} [{accepted['low']:.4f}, {accepted['high']:.4f}] there"
-    if "steered" not in evaluation.roles:
-        return f"{words}."
-    replayed = means_by_method(evaluation.per_image)[evaluation.roles["steered"]]["reward"]
-    return f"{words} (the behaviour had {accepted['behavior']:.4f}). Its replay on the test images gave {replayed:.4f}."
+    words += f" (the behaviour had {accepted['behavior']:.4f})."
+    replayed = _replayed(evaluation)
+    return words if replayed is None else f"{words} Its replay on the test images gave {replayed:.4f}."
 
 
 def _drawings(
@@ -127,12 +125,29 @@ def _levels(evaluation: Evaluation) -> dict[str, float]:
     policy, levels = _policy(evaluation), {}
     if policy.get("term_scale", "natural") != "natural":
         return {}
-    if "steered" in evaluation.roles:
-        means = means_by_method(evaluation.per_image)
-        levels["replayed on the test images"] = means[evaluation.roles["steered"]]["reward"]
+    replayed = _replayed(evaluation)
+    if replayed is not None:
+        levels["replayed on the test images"] = replayed
     if isinstance(policy.get("behavior_reward"), int | float):
         levels["logged in the buffer"] = float(policy["behavior_reward"])
     return levels
+
+
+def _replayed(evaluation: Evaluation) -> float | None:
+    """The policy's mean reward on the test images, in the weights that it was judged by; None where it is not known.
+
+    The evaluation's own are others where the dial was turned.
+    """
+    if "steered" not in evaluation.roles:
+        return None
+    policy, weights = _policy(evaluation), evaluation.facts.get("weights")
+    column = "reward"
+    if policy.get("weights", weights) != weights:
+        column = f"reward_{policy.get('setting')}"  # a named setting's, as its weights are those of no other
+    if column not in evaluation.per_image:
+        return None
+    steered = evaluation.per_image["method"] == evaluation.roles["steered"]
+    return float(evaluation.per_image.loc[steered, column].mean())
 
 
 def _habits(evaluation: Evaluation) -> Table | None:

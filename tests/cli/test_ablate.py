@@ -33,6 +33,15 @@ def test_every_variant_is_a_training_that_exists(settings: list[str]) -> None:
         load_pipeline("demo", [*plain, *own])
 
 
+def test_what_cannot_be_compared_is_said_before_any_training(
+    tmp_path: Path, settings: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    status, printed = call("ablate", "demo", "--prefer=perceptual", *settings, capsys=capsys)
+    assert (status, "learns for one reward alone, balanced, and cannot be compared" in printed) == (2, True)
+    status, printed = call("ablate", "demo", "--prefer=percptual", *settings, capsys=capsys)
+    assert (status, "unknown reward setting 'percptual'" in printed) == (2, True)
+
+
 def test_an_unknown_variant_is_named(settings: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     status, printed = call("ablate", "demo", "--only=without luck", *settings, capsys=capsys)
     assert status == 2

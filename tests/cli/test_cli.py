@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from orl_ldm.cli import loop, stages
+from orl_ldm.cli import loop
 from orl_ldm.cli.main import app, main
 from orl_ldm.diffusion.config import SamplerConfig
 from orl_ldm.diffusion.ldm import LDM
@@ -57,7 +57,12 @@ def test_the_whole_way(tmp_path: Path, settings: list[str], capsys: pytest.Captu
     assert "steered" in page
     assert call("buffer", "verify", str(tmp_path / "buffer"), capsys=capsys)[0] == 0
     table = (tmp_path / "evaluate" / "per_image.csv").read_bytes()
+    curve = (tmp_path / "evaluate" / "figures" / "figure3_training.png").read_bytes()
+    assert call("report", "demo", *settings, capsys=capsys)[0] == 0
+    again = (tmp_path / "evaluate" / "figures" / "figure3_training.png").read_bytes()
+    assert again == curve  # that of the training whose policy was evaluated, not of the pipeline's own
     best = f"--set=train.out={tmp_path}/train-round2"  # the last, where too few images are held out to judge by
+    (tmp_path / "train-round2" / "metrics.csv").unlink()  # as where a policy was copied from another machine
     assert call("evaluate", "demo", *settings, best, capsys=capsys)[0] == 0
     assert (tmp_path / "evaluate" / "per_image.csv").read_bytes() == table  # read back, not computed again
 
@@ -85,6 +90,7 @@ def test_the_whole_way(tmp_path: Path, settings: list[str], capsys: pytest.Captu
         (["collect", "demo", "--set", "collect.rollouts=0"], "collect.rollouts = 0: Input should be greater than 0"),
         (["collect", "demo", "--set", "sampler.nfe_max=-1"], "sampler.nfe_max = -1"),
         (["collect", "nowhere"], "there is no pipeline"),
+        (["collect", "demo", "--set", "collect.prefer=paper"], "name one with collect.policy"),
         (["train", "demo", "--set", "train.setting=best", "--set", "train.buffers=['.']"], "unknown reward setting"),
         (["buffer", "verify", "./nowhere"], "nowhere"),
         (["pretrain", "nowhere.toml"], "there is no pipeline 'nowhere.toml'; there are: pretrain, pretrain-large"),
@@ -96,6 +102,42 @@ def test_mistakes_are_explained(arguments: list[str], sentence: str, capsys: pyt
     assert status == 2
     assert sentence in printed
     assert "Traceback" not in printed
+
+
+def test_a_collection_keeps_out_of_a_buffer_that_it_does_not_fit(
+    tmp_path: Path, settings: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call("collect", "demo", *settings, capsys=capsys)[0] == 0
+    there = sorted((tmp_path / "buffer").iterdir())
+    status, printed = call("collect", "demo", *settings, "--set", "sampler.t_floor=0.02", capsys=capsys)
+    assert status == 2
+    assert "could not be read together: its pipeline_digest" in printed and "(collect.out)" in printed
+    for harmless in ("train.setting=perceptual", "data.test_split=other"):  # rewards are composed by who learns
+        assert (
+            "1 of 1 shards were there already"
+            in call("collect", "demo", *settings, "--set", harmless, capsys=capsys)[1]
+        )
+    assert sorted((tmp_path / "buffer").iterdir()) == there
+
+
+def test_a_loop_with_other_settings_leaves_the_last_one_s_rounds_alone(
+    tmp_path: Path, settings: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call("loop", "demo", "--rounds=1", *settings, capsys=capsys)[0] == 0
+    there = sorted((tmp_path / "buffer-round1").iterdir())
+    status, printed = call("loop", "demo", "--rounds=1", *settings, "--set", "train.seed=1", capsys=capsys)
+    assert (status, "holds episodes of another policy (explorer-" in printed) == (2, True)
+    assert sorted((tmp_path / "buffer-round1").iterdir()) == there
+
+
+@pytest.mark.parametrize("setting", ['evaluate.frontier=["fidelty=1"]', 'evaluate.spandrel=["./nowhere.pth"]'])
+def test_mistakes_are_found_before_the_search(
+    tmp_path: Path, settings: list[str], capsys: pytest.CaptureFixture[str], setting: str
+) -> None:
+    assert call("collect", "demo", *settings, capsys=capsys)[0] == 0
+    assert call("train", "demo", *settings, "--set", "train.dial=true", capsys=capsys)[0] == 0
+    assert call("evaluate", "demo", *settings, "--set", setting, capsys=capsys)[0] == 2
+    assert not (tmp_path / "evaluate").exists()
 
 
 @pytest.mark.parametrize("size", [1, 20])
@@ -124,8 +166,13 @@ def test_learning_needs_none_of_the_ldm_s_libraries() -> None:
 
 
 def test_user_errors_are_the_only_ones_without_a_traceback() -> None:
-    with pytest.raises(UserError):
-        stages.train("demo", ["train.buffers=['./nowhere']"], None)  # type: ignore[arg-type]
+    def fail(error: Exception) -> None:
+        raise error
+
+    with pytest.raises(SystemExit):
+        main(lambda: fail(UserError("what was wrong")))
+    with pytest.raises(ValueError, match="a fault of ours"):
+        main(lambda: fail(ValueError("a fault of ours")))
 
 
 def test_rounds_add_to_what_was_collected(
@@ -139,7 +186,9 @@ def test_rounds_add_to_what_was_collected(
     assert f"collect.policy={tmp_path}/train/policy" in printed
     again = call("loop", "demo", "--rounds=1", "--rollouts=2", "--gain=9", *settings, capsys=capsys)[1]
     assert "1 of 1 shards were there already" in again and "is already trained" in again
-    assert f"next: orl-ldm evaluate demo --set train.out={tmp_path}/train-round1" in again
+    following = again.split("next: ")[-1]
+    assert following.startswith(" ".join(["orl-ldm evaluate demo", *settings, "--set"]))  # all that was set goes on
+    assert f"--set train.out={tmp_path}/train-round1" in following
 
 
 def test_rounds_are_judged_by_one_judge(

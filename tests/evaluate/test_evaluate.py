@@ -1,24 +1,29 @@
 """Comparisons are fair: same budget for the search, same scores whatever the batch, controls that are what they say."""
 
+import copy
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from orl_ldm.diffusion.config import SamplerConfig
+from orl_ldm.diffusion.config import LDMConfig, SamplerConfig
 from orl_ldm.diffusion.ldm import LDM, scheduler_config
 from orl_ldm.env.spaces import SPEC
 from orl_ldm.errors import UserError
 from orl_ldm.evaluate import fixed
 from orl_ldm.evaluate import methods as m
-from orl_ldm.evaluate.run import Runner
+from orl_ldm.evaluate.config import EvaluateConfig
+from orl_ldm.evaluate.replay import training_images
+from orl_ldm.evaluate.run import Runner, Task, _best_fixed
 from orl_ldm.images.config import DataConfig
 from orl_ldm.images.pairs import Batch
 from orl_ldm.images.resample import downscale
 from orl_ldm.images.sources import open_images
 from orl_ldm.metrics import Metrics
-from orl_ldm.reward import SETTINGS, TERMS, RewardWeights, compose, setting
+from orl_ldm.reward import SETTINGS, TERMS, compose, setting
 
 SAMPLER = SamplerConfig(nfe_max=4)
 
@@ -36,13 +41,13 @@ def test_the_search_keeps_its_budget_and_never_ends_below_its_start(
         return real(*args, **kwargs)  # type: ignore[arg-type]
 
     monkeypatch.setattr(fixed, "sample", counted)
-    _, first = fixed.search(ldm, batch, Metrics(), RewardWeights(), SAMPLER, 3, 0, kind)
+    _, first = fixed.search(ldm, batch, Metrics(), SETTINGS["paper"], SAMPLER, 3, 0, kind)
     assert episodes == 3
     episodes = 0
-    schedule, best = fixed.search(ldm, batch, Metrics(), RewardWeights(), SAMPLER, 60, 0, kind)
+    schedule, best = fixed.search(ldm, batch, Metrics(), SETTINGS["paper"], SAMPLER, 60, 0, kind)
     assert episodes == 60
     assert best >= first
-    assert schedule == fixed.search(ldm, batch, Metrics(), RewardWeights(), SAMPLER, 60, 0, kind)[0]
+    assert schedule == fixed.search(ldm, batch, Metrics(), SETTINGS["paper"], SAMPLER, 60, 0, kind)[0]
 
 
 def test_fixed_schedules_are_a_start_and_an_action_or_an_action_for_each_decision() -> None:
@@ -108,6 +113,56 @@ def test_interpolations_and_the_ceiling_are_free(ldm: LDM, batch: Batch) -> None
         assert float(outcome.images.max()) <= 1
 
 
+def test_what_is_kept_is_of_the_same_settings_alone(tmp_path: Path, ldm: LDM, data: DataConfig) -> None:
+    """Scores are of the networks' precision as well, and a search of the seed of its noise."""
+    refs = open_images(data.source, data.test_split, data.classes, 2, data.seed)
+    halved = {name: copy.deepcopy(getattr(ldm, name)).bfloat16() for name in ("unet", "first_stage")}
+    for model in (ldm, replace(ldm, **halved)):
+        Runner(tmp_path, refs, data, model, Metrics(), 2, lambda *a: None).score(m.interpolations(ldm)[0])
+    assert len(list(tmp_path.glob("*.npz"))) == 2
+    for seed in (1, 2):
+        config = EvaluateConfig(out=str(tmp_path), seed=seed, search_images=2)
+        task = Task("tiny", config, data, LDMConfig(), SAMPLER, tmp_path, "")
+        _best_fixed(task, ldm, Metrics(), SETTINGS["paper"], 4, "schedule", lambda *a: None)
+    assert len(list((tmp_path / "parts").glob("fixed-*.json"))) == 2
+
+
+def test_an_interrupted_search_goes_on(
+    tmp_path: Path, ldm: LDM, data: DataConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    played: list[int] = []
+    original = fixed.sample
+
+    def sample(*arguments: Any) -> Any:
+        played.append(1)
+        if len(played) == 14:
+            raise KeyboardInterrupt
+        return original(*arguments)
+
+    def searched(folder: Path) -> tuple[fixed.FixedSchedule, float]:
+        task = Task("tiny", EvaluateConfig(out=str(folder), search_images=2), data, LDMConfig(), SAMPLER, folder, "")
+        return _best_fixed(task, ldm, Metrics(), SETTINGS["paper"], 40, "schedule", lambda *a: None)
+
+    straight = searched(tmp_path / "straight")
+    monkeypatch.setattr(fixed, "sample", sample)
+    with pytest.raises(KeyboardInterrupt):
+        searched(tmp_path / "broken")
+    tries = next((tmp_path / "broken" / "parts").glob("*.tries"))
+    tries.write_text(tries.read_text()[:-4])  # cut short, as a kill may do
+    assert searched(tmp_path / "broken") == straight
+    assert len(played) == 14 + 20 - 12  # of 20 tries 13 were done, and the last of them was lost
+    assert not list(tmp_path.rglob("*.tries"))
+
+
+def test_images_that_were_never_logged_are_of_all_scenes(tmp_path: Path, data: DataConfig) -> None:
+    logged = open_images(data.source, data.train_split, data.classes, 8, data.seed)
+    found = training_images(data, 8, {ref.image_id for ref in logged[:2]}, 10)
+    known = {ref.name for ref in logged}
+    more = [ref for ref in found if ref.name not in known]
+    assert len(found) == 10 and len(more) == 8
+    assert len({ref.scene for ref in more}) > 1
+
+
 def test_a_network_that_is_not_there_is_named() -> None:
     with pytest.raises(UserError, match="there is no network at"):
         m.network("./nowhere.pth", 4, torch.device("cpu"))
@@ -118,6 +173,6 @@ def test_rewards_are_lyu_s_table_1() -> None:
     assert TERMS == ("psnr", "ssim", "lpips", "nfe", "seconds")
     expected = 0.4 * 30 / 40 + 0.3 * 0.8 + 0.2 * 0.7 + 0.1 * (1 - 4 / 20)
     np.testing.assert_allclose(compose(terms, SETTINGS["paper"], 20), [expected])
-    assert setting("paper") == RewardWeights()
+    assert setting("paper") == SETTINGS["paper"]
     with pytest.raises(UserError, match="unknown reward setting 'best'; choose one of paper, balanced, perceptual"):
         setting("best")

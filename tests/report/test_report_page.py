@@ -16,6 +16,7 @@ from orl_ldm.report import build_report, print_table, write_tables
 from orl_ldm.report.inputs import read_evaluation
 from orl_ldm.report.tables import steered_intervals
 from orl_ldm.report.words import summary
+from orl_ldm.reward import SETTINGS
 
 EVIL = "<script>alert(1)</script>|[red]$x_$\"'"
 
@@ -53,6 +54,19 @@ def test_the_page_shows_estimates_beside_the_replay(tmp_path: Path) -> None:
     assert "that of epoch 8: the highest bound, estimated at 0.7100 [0.7000, 0.7200]" in page
     assert "No test image took part in the choice." in page and "held out of learning" not in page
 
+    # the dial was turned for this evaluation: the replay is said in the weights that the policy was judged by
+    kept = (folder / "facts.json").read_text()
+    weights = {"psnr": 0.0, "ssim": 0.0, "lpips": 0.0, "nfe": 1.0}
+    policy = {**facts["policy"], "setting": "paper", "weights": vars(SETTINGS["paper"])}
+    (folder / "facts.json").write_text(json.dumps({**facts, "weights": weights, "policy": policy}))
+    table = pd.read_csv(folder / "per_image.csv")
+    replayed = table[table["method"] == "steered"]["reward_paper"].mean()
+    assert f"Its replay on the test images gave {replayed:.4f}." in build_report(folder, train).read_text()
+    custom = {**policy, "setting": "custom", "weights": {**weights, "psnr": 0.5}}
+    (folder / "facts.json").write_text(json.dumps({**facts, "weights": weights, "policy": custom}))
+    assert "Its replay on the test images" not in build_report(folder, train).read_text()
+    (folder / "facts.json").write_text(kept)
+
     (train / "ope").mkdir()
     names = ("wdr", "model", "fqe", "wis", "replay")
     columns = {f"{name}{end}": [0.7, 0.71, 0.72] for name in names for end in ("", "_low", "_high")}
@@ -61,7 +75,7 @@ def test_the_page_shows_estimates_beside_the_replay(tmp_path: Path) -> None:
     rho = {"replayed_images": 17, "spearman": {"wdr": 0.95, "model": 0.91, "fqe": 0.5, "wis": -0.25}}
     (train / "ope" / "ope.json").write_text(json.dumps(rho))
     page = build_report(folder, train).read_text()
-    assert "on 17 training images that were held out of learning" in page and "e2&lt;b&gt;" in page
+    assert "on 17 training images that nothing was learned from" in page and "e2&lt;b&gt;" in page
     assert (folder / "figures" / "checkpoints.png").exists()
     (train / "ope" / "ope.json").write_text("{")
     with pytest.raises(UserError, match="run orl-ldm ope again"):
