@@ -48,7 +48,8 @@ def measured(read: Pipeline, ldm: LDM, images: int, skip: int) -> tuple[Floats, 
         open_images(read.data.source, read.data.train_split, read.data.classes, count, read.data.seed) if count else []
         for count in (skip + images, skip)
     )
-    refs = [ref for ref in taken if ref not in known]
+    names = {ref.name for ref in known}
+    refs = [ref for ref in taken if ref.name not in names]
     terms, before, after = [], [], []
     for first in range(0, len(refs), BATCH):
         batch = load_pairs(refs[first : first + BATCH], read.data)

@@ -108,14 +108,17 @@ def main(pipeline: str, images: int = 36, plans: int = 24, seeds: int = 3) -> No
     for setting, r in found.items():
         cell = r.mean(2)  # (I, P)
         effect = cell - cell.mean(0) - cell.mean(1, keepdims=True) + cell.mean()
-        noise = r.var(2, ddof=1).mean()
+        own = r - r.mean(
+            1, keepdims=True
+        )  # a seed's noise is the same for all plans in part, which `effect` leaves out
+        noise = own.var(2, ddof=1).mean() * plans / (plans - 1)
         singular = np.square(np.linalg.svd(effect, compute_uv=False))
         chosen = r[:, :, :-1].mean(2)  # the last seed scores what the others chose
-        common, own = chosen.mean(0).argmax(), chosen.argmax(1)
+        common, best = chosen.mean(0).argmax(), chosen.argmax(1)
         print(
             f"| `{setting}` | {1e6 * cell.mean(0).var():.0f} | {1e6 * (effect.var() - noise / seeds):.0f} "
             f"| {1e6 * noise:.0f} | {singular[0] / singular.sum():.0%} | {told(effect, observations):.0%} "
-            f"| {r[:, common, -1].mean():.4f} | {r[np.arange(images), own, -1].mean():.4f} |"
+            f"| {r[:, common, -1].mean():.4f} | {r[np.arange(images), best, -1].mean():.4f} |"
         )
 
 

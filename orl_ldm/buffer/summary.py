@@ -31,12 +31,9 @@ class Summary:
     bad: Mapping[str, str]  # shards that were left out -> a sentence that says why
 
 
-def behaviors(url: str | Path) -> set[str]:
-    """Ids of the behaviours in a buffer, by its sidecars; none where there is no buffer."""
-    store = Store(url)
-    entries = shard.listing(store) or {}
-    found = shard.sidecars(store, entries, shard.names(entries)).values()
-    return {one.header.behavior_id for one in found if isinstance(one, Sidecar)}
+def is_empty(url: str | Path) -> bool:
+    """Whether no shard has been published there."""
+    return not shard.names(shard.listing(Store(url)) or {})
 
 
 def summarize(url: str | Path) -> Summary:
@@ -53,6 +50,8 @@ def summarize(url: str | Path) -> Summary:
         try:
             if isinstance(side, ShardError):
                 raise side
+            if sound and (differences := rules.header_differences(side.header, sound[0].header)):
+                raise ShardError(f"does not go with shard {sound[0].name}: its {differences[0]}")
             columns = shard.checked_columns(store, entries, side)
         except ShardError as error:
             bad[name] = f"shard {name} {error}"

@@ -44,23 +44,26 @@ class BufferWriter:
     def published(self) -> set[str]:
         """Names of the shards that need not be written: what remains to be done is the set difference.
 
-        They have a readable sidecar of this schema and header (other packages aside, and other weights, as rewards can
-        be composed anew), and data beside it; whether the data are sound is for `verify` to say. A name that other work
-        has taken is not among them: `write` refuses it.
+        They have a readable sidecar of this schema and header (other packages aside), and data beside it; whether the
+        data are sound is for `verify` to say. A name that other work has taken is not among them: `write` refuses it.
         """
         return {
             name for name, found in self._find().items() if isinstance(found, Sidecar) and not self._differences(found)
         }
 
-    def require_company(self) -> None:
-        """Raises UserError when a shard is there that could not be read together with those of this writer."""
+    def require_company(self, own: str = "") -> None:
+        """Raises UserError when a shard is there that could not be read together with those of this writer.
+
+        With `own`, also for one whose name does not begin so: it is of another collection.
+        """
         for name, found in self._find().items():
             if isinstance(found, Sidecar) and (differences := rules.header_differences(found.header, self._header)):
                 raise UserError(
                     f"{self._store.url} holds shard {name}, with which new shards could not be read together: its "
-                    f"{'; its '.join(differences)} (pipeline_digest is that of data.size, scale, degradation and seed, "
-                    "of the sampler's settings and of the LDM); write to another folder (collect.out)"
+                    f"{'; its '.join(differences)}; write to another folder"
                 )
+            if not name.startswith(own):
+                raise UserError(f"{self._store.url} holds shard {name} of another collection; write to another folder")
 
     def write(self, name: str, columns: Mapping[str, npt.NDArray[Any]], images: Sequence[ImageRef]) -> Sidecar:
         """Publish one shard, durably; returns its sidecar, or the existing one when `name` is already published.
@@ -116,7 +119,7 @@ class BufferWriter:
         return {name: one for name, one in found.items() if isinstance(one, ShardError) or shard.has_data(entries, one)}
 
     def _differences(self, existing: Sidecar) -> list[str]:
-        return rules.header_differences(existing.header, self._header, may_differ={"packages", "reward_weights"})
+        return rules.header_differences(existing.header, self._header, may_differ={"packages"})
 
     def _publish(self, name: str, files: Mapping[str, Pieces], described: Callable[[], Sidecar]) -> None:
         def announce() -> Announcement:

@@ -31,8 +31,8 @@ def loop(name: str, rounds: int, rollouts: int, gain: float, settings: Sequence[
         for command, stage, own in steps(pipeline, number, rollouts):
             shown = stages.typed(command, name, [*settings, *own])
             console.print(f"round {number}: {shown}", highlight=False, soft_wrap=True, markup=False)
-            if number and command == "collect":
-                require_own(load_pipeline(name, [*settings, *own]))
+            if command == "train" and number < rounds:
+                require_unfollowed(load_pipeline(name, [*settings, *own]), collections(pipeline, number + 1))
             stage(name, [*settings, *own], console)
         if number:
             estimates, best = judged(pipeline, number)
@@ -61,7 +61,7 @@ def steps(pipeline: Pipeline, number: int, rollouts: int) -> list[tuple[str, Sta
     turns = preferences(pipeline)
     first = pipeline.collect.first_rollout + pipeline.collect.rollouts + (number - 1) * rollouts * len(turns)
     images = max(1, pipeline.collect.unit_images * pipeline.collect.rollouts // rollouts)  # as many episodes a shard
-    collections: list[tuple[str, Stage, list[str]]] = [
+    collecting: list[tuple[str, Stage, list[str]]] = [
         (
             "collect",
             stages.collect,
@@ -69,6 +69,7 @@ def steps(pipeline: Pipeline, number: int, rollouts: int) -> list[tuple[str, Sta
                 f"collect.policy={trained(pipeline, number - 1)}/policy",
                 f"collect.out={collected(pipeline, number, prefer)}",
                 f"collect.rollouts={rollouts}",
+                "collect.alone=true",
                 f"collect.unit_images={images}",
                 f"collect.first_rollout={first + turn * rollouts}",
                 *([f"collect.prefer={prefer}"] if prefer else []),
@@ -77,31 +78,33 @@ def steps(pipeline: Pipeline, number: int, rollouts: int) -> list[tuple[str, Sta
         for turn, prefer in enumerate(turns)
     ]
     learning = [f"train.out={trained(pipeline, number)}", f"train.buffers={quoted(buffers_after(pipeline, number))}"]
-    return [*collections, ("train", stages.train, learning)]
+    return [*collecting, ("train", stages.train, learning)]
 
 
-def require_own(pipeline: Pipeline) -> None:
-    """Raises UserError when the buffer of a round holds what another policy did: a loop with other settings was here.
+def require_unfollowed(pipeline: Pipeline, following: Sequence[str]) -> None:
+    """Raises UserError when the next round is there already, but not of the training that is to be done now.
 
-    It would be learned from as well, and shared out among the rounds in another way than the loop says.
+    It is of a loop with other settings, and its episodes explored around another policy.
     """
-    from orl_ldm.buffer import behaviors
-    from orl_ldm.collect.collector import behavior
+    from orl_ldm.buffer import is_empty
+    from orl_ldm.learn import is_trained
 
-    folder = pipeline.collect.out
-    others = behaviors(folder) - {behavior(pipeline.collect, pipeline.sampler.nfe_max)[1]}
-    if others:
+    there = [folder for folder in following if not is_empty(folder)]
+    if there and not is_trained(pipeline.train):
         raise UserError(
-            f"{folder!r} holds episodes of another policy ({min(others)}): a loop with other settings left them. "
-            "Give this loop a name, and so folders, of its own (--set name=...), or remove the rounds' folders"
+            f"{there[0]!r} holds a round of a loop with other settings: give this one a name, and so folders, of its "
+            "own (--set name=...), or remove the old rounds' folders"
         )
 
 
 def buffers_after(pipeline: Pipeline, number: int) -> list[str]:
     """What is learned from after that many rounds."""
-    rounds = range(1, number + 1)
-    turns = preferences(pipeline)
-    return [*pipeline.train.buffers, *(collected(pipeline, n, prefer) for n in rounds for prefer in turns)]
+    return [*pipeline.train.buffers, *(folder for n in range(1, number + 1) for folder in collections(pipeline, n))]
+
+
+def collections(pipeline: Pipeline, number: int) -> list[str]:
+    """Where the buffers of a round lie."""
+    return [collected(pipeline, number, prefer) for prefer in preferences(pipeline)]
 
 
 def quoted(names: Sequence[str]) -> str:

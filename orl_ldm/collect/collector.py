@@ -88,8 +88,8 @@ def collect(
     ldm.require(data.size, data.scale)
     refs = open_images(data.source, data.train_split, data.classes, config.images, data.seed)
     policy, behavior_id = behavior(config, sampler.nfe_max)
-    # What the numbers of any image depend on; where its file lies, and what they are weighed by, is not of that kind.
-    pairs = (data.size, data.scale, data.degradation, data.seed)
+    # What the numbers of any image depend on; the weights of the reward are told apart by the header.
+    pairs = (data.source, data.train_split, data.size, data.scale, data.degradation, data.seed)
     shared = digest(pairs, asdict(sampler), ldm.digest, str(ldm.dtype))
     unit = (behavior_id, config.seed, config.rollouts, config.first_rollout, config.unit_images)
     identity = digest(shared, [ref.name for ref in refs], *unit)
@@ -102,8 +102,14 @@ def collect(
         for start in part_of(range(0, len(refs), config.unit_images), config.part)
     }
     published = writer.published() & set(units)
-    if len(published) < len(units):
-        writer.require_company()
+    try:
+        writer.require_company(identity[:12] if config.alone else "")
+    except UserError as error:
+        raise UserError(
+            f"{error}: --set collect.out=..., or --set name=... for folders of its own. (`pipeline_digest` is of the "
+            "images' source, split, size, scale, degradation and seed, the sampler's settings and the LDM. For another "
+            "reward of the same episodes there is no need to collect: train composes rewards anew)"
+        ) from None
     total = sum(map(len, units.values())) * config.rollouts
     done = sum(len(units[name]) for name in published) * config.rollouts
     advance(done, total)

@@ -40,6 +40,7 @@ class CollectConfig:
     few calls, and "paced", calls that lie evenly in t, up to nfe_max of them. Their concentrations per action (step,
     eta, detail, fidelity, grain) are `alpha` and `beta`, by default those of BEHAVIORS. `prefer` turns the dial
     of a policy that was trained with one.
+    `alone`: `out` is to hold nothing but this collection, so that another one's shards there are an error.
     `part` "2/3" is every third unit of work from the second on: three machines or processes that have a part each
     publish what one would, in one buffer or in three.
     """
@@ -51,6 +52,7 @@ class CollectConfig:
     images: NonNegativeInt = 64
     rollouts: PositiveInt = 8
     first_rollout: NonNegativeInt = 0
+    alone: bool = False
     unit_images: PositiveInt = 4
     part: Annotated[str, BeforeValidator(is_part)] = "1/1"
     seed: NonNegativeInt = 42

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from diffusers import AutoencoderDC, AutoencoderKL, UNet2DModel, VQModel
+from safetensors import SafetensorError
 from torch import Tensor
 
 from orl_ldm.diffusion.config import LDMConfig
@@ -134,12 +135,24 @@ def load_ldm(ldm_id: str, device: torch.device | str = "cpu", dtype: torch.dtype
     for part in (stage_name, "unet"):
         if not any((folder / part).glob("*.safetensors")):
             raise UserError(f"{ldm_id!r} has no safetensors weights in {part}/; other formats are not read")
-    load = {"torch_dtype": dtype, "use_safetensors": True, "local_files_only": True, "low_cpu_mem_usage": False}
-    unet = UNet2DModel.from_pretrained(folder / "unet", **load)
-    first_stage = FIRST_STAGES[names[stage_name]].from_pretrained(folder / stage_name, **load)
+    unet = _network(UNet2DModel, folder / "unet", dtype, ldm_id)
+    first_stage = _network(FIRST_STAGES[names[stage_name]], folder / stage_name, dtype, ldm_id)
     return make_ldm(
         unet, first_stage, _json(folder / "scheduler" / "scheduler_config.json", ldm_id), ldm_id, digest(folder), device
     )
+
+
+def _network(kind: Any, folder: Path, dtype: torch.dtype, ldm_id: str) -> Any:
+    """A network with all of its weights: diffusers would draw those at random that the file lacks."""
+    load = {"torch_dtype": dtype, "use_safetensors": True, "local_files_only": True, "low_cpu_mem_usage": False}
+    try:
+        network, found = kind.from_pretrained(folder, output_loading_info=True, **load)
+    except (OSError, ValueError, TypeError, RuntimeError, SafetensorError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"{folder.name}/ of {ldm_id!r} cannot be loaded: {reason}") from error
+    if lacking := [str(key) for key in (*found["missing_keys"], *found["mismatched_keys"])]:
+        raise UserError(f"{folder.name}/ of {ldm_id!r} lacks {len(lacking)} of its weights, {lacking[0]} among them")
+    return network
 
 
 def open_ldm(config: LDMConfig) -> LDM:
@@ -228,4 +241,6 @@ def _json(path: Path, ldm_id: str) -> dict[str, Any]:
         raise UserError(f"{ldm_id!r} is not a diffusers model: it has no {path.name}") from None
     except ValueError as error:
         raise UserError(f"{path.name} of {ldm_id!r} is not JSON: {error}") from error
-    return dict(content)
+    if not isinstance(content, dict):
+        raise UserError(f"{path.name} of {ldm_id!r} is no JSON object")
+    return content

@@ -15,6 +15,7 @@ import numpy.typing as npt
 import pandas as pd
 import torch
 
+from orl_ldm.alone import alone
 from orl_ldm.config import digest
 from orl_ldm.diffusion.config import LDMConfig, SamplerConfig
 from orl_ldm.diffusion.ldm import LDM, open_ldm, scheduler_config
@@ -184,13 +185,30 @@ def _best_fixed(
     advance: Advance,
 ) -> tuple[FixedSchedule, float]:
     """Search once for these settings and keep the answer beside the results; until then, the reward of every try."""
-    config, data = task.config, task.data
-    what = (asdict(data), asdict(task.sampler), ldm.digest, str(ldm.dtype), asdict(weights), asdict(Contract()))
+    config = task.config
+    what = (asdict(task.data), asdict(task.sampler), ldm.digest, str(ldm.dtype), asdict(weights), asdict(Contract()))
     key = digest(VERSION, what, episodes, config.search_images, config.seed, kind)
     path = Path(config.out) / "parts" / f"fixed-{key[:16]}.json"
-    if path.exists():
-        kept = json.loads(path.read_text())
-        return FixedSchedule(tuple(tuple(action) for action in kept["actions"])), float(kept["reward"])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with alone(path.with_suffix(".lock"), f"searches a fixed {kind} in {config.out!r}"):
+        if not path.exists():
+            _search_fixed(task, ldm, metrics, weights, episodes, kind, advance, path)
+    kept = json.loads(path.read_text())
+    return FixedSchedule(tuple(tuple(action) for action in kept["actions"])), float(kept["reward"])
+
+
+def _search_fixed(
+    task: Task,
+    ldm: LDM,
+    metrics: Metrics,
+    weights: RewardWeights,
+    episodes: int,
+    kind: str,
+    advance: Advance,
+    path: Path,
+) -> None:
+    """Search, and write what was found to `path`."""
+    config, data = task.config, task.data
     images = load_pairs(open_images(data.source, data.train_split, data.classes, config.search_images, data.seed), data)
 
     def heard(done: int, total: int) -> None:
@@ -202,7 +220,6 @@ def _best_fixed(
     )
     _replace(path, json.dumps({"actions": schedule.actions, "reward": reward}).encode())
     tries.unlink()
-    return schedule, reward
 
 
 class Runner:

@@ -56,7 +56,7 @@ def open_images(
     `classes` keeps only these scenes; `count` > 0 then draws that many, spread evenly
     over the scenes, by the hash of (seed, name). Raises UserError when the source, the split or a class does not exist.
     """
-    refs = list(_synthetic(split, count, seed) if source == "synthetic" else _dataset(source, split))
+    refs = list(_synthetic(split, count, seed, classes) if source == "synthetic" else _dataset(source, split))
     if classes:
         unknown = sorted(set(classes) - {ref.scene for ref in refs})
         if unknown:
@@ -82,10 +82,13 @@ def _draw(refs: list[ImageRef], count: int, seed: int) -> list[ImageRef]:
     return [ref for _, _, ref in keyed[:count]]
 
 
-def _synthetic(split: str, count: int, seed: int) -> Iterator[ImageRef]:
-    """Scenes are rendered on demand; each split has a seed of its own, so that no scene is in two of them."""
+def _synthetic(split: str, count: int, seed: int, classes: Sequence[str]) -> Iterator[ImageRef]:
+    """At least `count` of these classes, or 256 of all.
+
+    Scenes are rendered on demand; each split has a seed of its own, so that no scene is in two of them.
+    """
     split_seed = stable_id(f"synthetic/{split}/{seed}") & 0x7FFFFFFF
-    per_scene = -(-(count or 256) // len(synthetic.SCENES))
+    per_scene = -(-(count or 256) // (len(set(classes)) if count and classes else len(synthetic.SCENES)))
     for scene in synthetic.SCENES:
         for index in range(per_scene):
             load = partial(synthetic.render, scene, split_seed, index)
@@ -99,8 +102,11 @@ def _dataset(source: str, split: str) -> Iterator[ImageRef]:
     if image_key is None:
         raise UserError(f"data set {source!r} has no image column; its columns are {', '.join(rows.features)}")
     label_key = next((key for key, kind in rows.features.items() if isinstance(kind, datasets.ClassLabel)), None)
-    scenes = rows.features[label_key].int2str(rows[label_key][:]) if label_key else ["all"] * len(rows)
-    paths = rows.with_format("arrow")[:][image_key].combine_chunks().field("path").to_pylist()
+    labels = rows[label_key][:] if label_key else [None] * len(rows)
+    named_scenes = rows.features[label_key].names if label_key else []
+    scenes = ["all" if label is None or label < 0 else named_scenes[label] for label in labels]  # (-1: not labelled)
+    chunks = rows.with_format("arrow")[:][image_key].chunks  # joined they may be too long for Arrow
+    paths = [path for chunk in chunks for path in chunk.field("path").to_pylist()]
     stems = [Path(path).stem if path else "" for path in paths]
     named = all(stems) and len(set(zip(scenes, stems, strict=True))) == len(stems)
     for index, (scene, stem) in enumerate(zip(scenes, stems, strict=True)):
@@ -124,7 +130,10 @@ def _load(source: str, split: str) -> datasets.Dataset:
         if not folder.is_dir():
             return datasets.load_dataset(source, split=split)
         if (folder / "state.json").exists():
-            return datasets.load_from_disk(source)
+            rows = datasets.load_from_disk(source)
+            if split != str(rows.split or "train"):
+                raise UserError(f"{source!r} is a saved data set of the split {str(rows.split or 'train')!r} alone")
+            return rows
         if (folder / "dataset_dict.json").exists():
             return datasets.load_from_disk(source)[split]
         kind = "parquet" if any(folder.rglob("*.parquet")) else "imagefolder"
@@ -139,4 +148,7 @@ def _load(source: str, split: str) -> datasets.Dataset:
 
 
 def _rgb(image: Image.Image) -> Pixels:
+    """8-bit pixels. Raises ValueError for more bits than that, which a conversion would clip."""
+    if image.mode.startswith("I") or image.mode == "F":
+        raise ValueError(f"its pixels are of mode {image.mode}, not of 8 bits: scale them to 0 to 255 first")
     return np.asarray(ImageOps.exif_transpose(image).convert("RGB"), dtype=np.uint8)

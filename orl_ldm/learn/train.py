@@ -2,20 +2,18 @@
 
 import shutil
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Protocol
 
 import torch
-from filelock import FileLock, Timeout
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 from torch import nn
 from torch.optim import Optimizer
 
+from orl_ldm.alone import alone
 from orl_ldm.errors import UserError
 from orl_ldm.interrupt import Interrupt
 from orl_ldm.learn import acceptance, checkpoint
@@ -79,7 +77,14 @@ def train(config: TrainConfig, progress: bool = True) -> Path:
     if finished(out / "policy", run_digest):
         console.print(f"{out / 'policy'} is already trained on these data with this configuration")
         return out / "policy"
-    with alone_in(out), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise UserError(f"train.out = {str(out)!r} is, or lies below, a file: name a folder") from None
+    with (
+        alone(out / ".lock", f"trains in {str(out)!r}"),
+        torch.random.fork_rng(devices=[device] if device.type == "cuda" else []),
+    ):
         seed_start(config.seed)
         learned, held = split(data, config.judge.held_out)
         learned = share(learned, config.share)
@@ -97,6 +102,14 @@ def train(config: TrainConfig, progress: bool = True) -> Path:
     save_policy(judge.accepted.cpu(), out / "policy", facts)
     console.print(f"{out / 'policy'}: {acceptance.sentence(facts)}, after {state.seconds:.0f} s")
     return out / "policy"
+
+
+def is_trained(config: TrainConfig) -> bool:
+    """Whether `train` would find its policy finished. Raises UserError for buffers that cannot be read together."""
+    folder = Path(config.out) / "policy"
+    return (folder / "policy.json").exists() and finished(
+        folder, identity(config, load(config, torch.device("cpu"))[1])
+    )
 
 
 def learn(
@@ -156,23 +169,6 @@ def finished(folder: Path, run_digest: str) -> bool:
         return load_policy(folder)[1].get("digest") == run_digest
     except UserError:  # damaged, or of an older format: it is trained again
         return False
-
-
-@contextmanager
-def alone_in(folder: Path) -> Iterator[None]:
-    """Raises UserError while another process is training there: two would overwrite each other's files.
-
-    A process that dies, however, leaves the folder free.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError):
-        raise UserError(f"train.out = {str(folder)!r} is, or lies below, a file: name a folder") from None
-    try:
-        with FileLock(folder / ".lock", timeout=0):
-            yield
-    except Timeout:
-        raise UserError(f"another process trains in {str(folder)!r}: wait for it, or set another train.out") from None
 
 
 def require_a_dial_that_turns(config: TrainConfig) -> None:

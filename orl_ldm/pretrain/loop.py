@@ -96,7 +96,10 @@ def train_stage(
             flag = torch.tensor(float(interrupt.received is not None), device=accelerator.device)
             total, interrupted = accelerator.reduce(torch.stack([loss, flag]), "mean").tolist()  # all stop together
             if not math.isfinite(total):
-                raise FloatingPointError(f"{name}: the loss is not finite at step {step}; the last checkpoint is kept")
+                raise UserError(
+                    f"{name}: the loss is not finite at step {step}; the last checkpoint is kept: lower the learning "
+                    "rate, or set mixed_precision to no"
+                )
             accelerator.clip_grad_norm_(model.parameters(), config.max_grad_norm)
             optimizer.step()
             schedule.step()

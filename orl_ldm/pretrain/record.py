@@ -48,7 +48,7 @@ def append(path: Path, row: dict[str, float]) -> None:
         writer = csv.DictWriter(file, list(row))
         if new:
             writer.writeheader()
-        writer.writerow({key: f"{value:.6g}" for key, value in row.items()})
+        writer.writerow({key: str(value) if isinstance(value, int) else f"{value:.6g}" for key, value in row.items()})
 
 
 def keep_until(path: Path, step: int) -> None:

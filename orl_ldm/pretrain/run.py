@@ -25,7 +25,7 @@ from orl_ldm.pretrain.record import Run
 from orl_ldm.pretrain.stages import SCHEDULER, DenoiserLoss, FirstStageLoss, build_denoiser, build_first_stage
 
 #: Settings that may change between the runs of one folder without making it another training.
-FREE = ("checkpoint_minutes", "validate_minutes", "gradient_accumulation", "previews", "workers", "validation_steps")
+FREE = ("checkpoint_minutes", "validate_minutes", "gradient_accumulation", "previews", "workers")
 
 
 def pretrain(config: PretrainConfig) -> Path:
@@ -42,6 +42,7 @@ def pretrain(config: PretrainConfig) -> Path:
     ldm, scheduler = untrained(config)
     ldm.unet.to(accelerator.device)
     ldm.first_stage.to(accelerator.device)
+    require_crops(config, ldm)
     images = open_sources(config)
     held_out = held_out_images(images.held_out, ldm).to(accelerator.device)
     if accelerator.is_main_process:
@@ -93,6 +94,14 @@ def untrained(config: PretrainConfig) -> tuple[LDM, dict[str, Any]]:
     if config.first_stage.train.steps and ldm.latent_scale != 1:
         raise UserError(f"the first stage of {config.start!r} rescales its latents: set first_stage.train.steps to 0")
     return replace(ldm, ldm_id=config.name), scheduler
+
+
+def require_crops(config: PretrainConfig, ldm: LDM) -> None:
+    """Raises UserError for crops that a network could not take, before any of them is trained."""
+    stages = {"first_stage": (config.first_stage.train, 1), "denoiser": (config.denoiser.train, ldm.size_multiple)}
+    for name, (stage, multiple) in stages.items():
+        if stage.steps and stage.crop % (ldm.scale * multiple):
+            raise UserError(f"{name}.train.crop is {stage.crop}; it has to be a multiple of {ldm.scale * multiple}")
 
 
 def held_out_images(refs: Sequence[ImageRef], ldm: LDM) -> Tensor:

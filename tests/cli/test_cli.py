@@ -111,12 +111,11 @@ def test_a_collection_keeps_out_of_a_buffer_that_it_does_not_fit(
     there = sorted((tmp_path / "buffer").iterdir())
     status, printed = call("collect", "demo", *settings, "--set", "sampler.t_floor=0.02", capsys=capsys)
     assert status == 2
-    assert "could not be read together: its pipeline_digest" in printed and "(collect.out)" in printed
-    for harmless in ("train.setting=perceptual", "data.test_split=other"):  # rewards are composed by who learns
-        assert (
-            "1 of 1 shards were there already"
-            in call("collect", "demo", *settings, "--set", harmless, capsys=capsys)[1]
-        )
+    assert "could not be read together: its pipeline_digest" in printed and "--set collect.out=..." in printed
+    status, printed = call("collect", "demo", *settings, "--set", "train.setting=perceptual", capsys=capsys)
+    assert (status, "its reward_weights is" in printed, "no need to collect" in printed) == (2, True, True)
+    again = call("collect", "demo", *settings, "--set", "data.test_split=other", capsys=capsys)[1]
+    assert "1 of 1 shards were there already" in again
     assert sorted((tmp_path / "buffer").iterdir()) == there
 
 
@@ -125,9 +124,13 @@ def test_a_loop_with_other_settings_leaves_the_last_one_s_rounds_alone(
 ) -> None:
     assert call("loop", "demo", "--rounds=1", *settings, capsys=capsys)[0] == 0
     there = sorted((tmp_path / "buffer-round1").iterdir())
+    policy = (tmp_path / "train" / "policy" / "policy.safetensors").read_bytes()
     status, printed = call("loop", "demo", "--rounds=1", *settings, "--set", "train.seed=1", capsys=capsys)
-    assert (status, "holds episodes of another policy (explorer-" in printed) == (2, True)
+    assert (status, "holds a round of a loop with other settings" in printed) == (2, True)
+    status, printed = call("loop", "demo", "--rounds=1", "--rollouts=2", *settings, capsys=capsys)
+    assert (status, "of another collection; write to another folder" in printed) == (2, True)
     assert sorted((tmp_path / "buffer-round1").iterdir()) == there
+    assert (tmp_path / "train" / "policy" / "policy.safetensors").read_bytes() == policy
 
 
 @pytest.mark.parametrize("setting", ['evaluate.frontier=["fidelty=1"]', 'evaluate.spandrel=["./nowhere.pth"]'])

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import AutoencoderKL, UNet2DModel, VQModel
+from safetensors.torch import load_file, save_file
 
 from orl_ldm.diffusion.config import LDMConfig
 from orl_ldm.diffusion.ldm import EMBEDDED, LDM, load_ldm, open_ldm
@@ -54,6 +55,11 @@ def test_the_digest_names_the_weights(tmp_path: Path, ldm_folder: Path) -> None:
     assert load_ldm(str(tmp_path / "copy")).digest != load_ldm(str(ldm_folder)).digest
 
 
+def without_its_end(path: Path) -> None:
+    """The same weights without those of the last layer, which a loader might fill in at random."""
+    save_file({name: value for name, value in load_file(path).items() if not name.startswith("conv_out.")}, path)
+
+
 def test_what_is_no_ldm_is_refused(tmp_path: Path, ldm_folder: Path) -> None:
     with pytest.raises(UserError, match="no LDM at "):
         load_ldm("./nowhere")
@@ -64,6 +70,17 @@ def test_what_is_no_ldm_is_refused(tmp_path: Path, ldm_folder: Path) -> None:
         weights.rename(weights.with_suffix(".bin"))
     with pytest.raises(UserError, match="no safetensors weights in unet/"):
         load_ldm(str(tmp_path / "pickled"))
+    for part, damage, message in (
+        ("unet/config.json", lambda path: path.unlink(), "unet/ of .* cannot be loaded"),
+        ("model_index.json", lambda path: path.write_text("[1]"), "is no JSON object"),
+        ("unet/diffusion_pytorch_model.safetensors", lambda path: path.write_bytes(b"1234"), "cannot be loaded"),
+        ("unet/diffusion_pytorch_model.safetensors", without_its_end, "lacks 2 of its weights, conv_out"),
+    ):
+        shutil.rmtree(tmp_path / "damaged", ignore_errors=True)
+        shutil.copytree(ldm_folder, tmp_path / "damaged")
+        damage(tmp_path / "damaged" / part)
+        with pytest.raises(UserError, match=message):
+            load_ldm(str(tmp_path / "damaged"))
     with pytest.raises(UserError, match="not usable here"):
         open_ldm(LDMConfig(id=str(ldm_folder), device="cuda:99"))
 

@@ -14,6 +14,7 @@ from orl_ldm.images.degrade import low_resolution
 from orl_ldm.images.pairs import load_pairs
 from orl_ldm.images.resample import downscale, to_tensor, upscale
 from orl_ldm.images.sources import open_images
+from orl_ldm.images.synthetic import SCENES
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data" / "resisc45"
 
@@ -51,12 +52,41 @@ def test_saved_and_parquet_data_sets_give_the_same_names(folder: Path, tmp_path:
     np.testing.assert_array_equal(found[3].load(), open_images(str(folder), "test")[3].load())
 
 
+def test_a_saved_split_is_no_other_split(folder: Path, tmp_path: Path) -> None:
+    datasets.load_dataset("imagefolder", data_dir=str(folder))["train"].save_to_disk(tmp_path / "saved")
+    assert open_images(str(tmp_path / "saved"), "train")[0].name == open_images(str(folder), "train")[0].name
+    with pytest.raises(UserError, match="is a saved data set of the split 'train' alone"):
+        open_images(str(tmp_path / "saved"), "test")
+
+
+def test_images_without_a_label_are_of_one_scene(folder: Path, tmp_path: Path) -> None:
+    rows = datasets.load_dataset("imagefolder", data_dir=str(folder))["test"]
+    unlabelled = rows.map(lambda row: {"label": -1}, features=rows.features)
+    (tmp_path / "hub").mkdir()
+    unlabelled.to_parquet(tmp_path / "hub" / "test-00000.parquet")
+    assert {ref.scene for ref in open_images(str(tmp_path / "hub"), "test")} == {"all"}
+
+
+def test_more_than_eight_bits_are_not_clipped_in_silence(tmp_path: Path) -> None:
+    (tmp_path / "train" / "a").mkdir(parents=True)
+    Image.fromarray(np.arange(1600, dtype=np.uint16).reshape(40, 40) * 40).save(tmp_path / "train" / "a" / "pan.png")
+    with pytest.raises(UserError, match="not of 8 bits"):
+        open_images(str(tmp_path), "train")[0].load()
+
+
 def test_a_draw_is_fixed_spread_over_scenes_and_independent_of_other_files(folder: Path) -> None:
     drawn = open_images(str(folder), "train", count=4, seed=1)
     assert [ref.scene for ref in drawn] == ["airport", "airport", "river", "river"]
     assert drawn[0].name == open_images(str(folder), "train", count=4, seed=1)[0].name
     only = open_images(str(folder), "train", classes=["river"], count=2, seed=1)
     assert [ref.name for ref in only] == [ref.name for ref in drawn if ref.scene == "river"]
+
+
+def test_synthetic_scenes_of_a_class_are_as_many_as_asked_for() -> None:
+    assert len(open_images("synthetic", "train", ("forest",), 20)) == 20
+    assert [ref.name for ref in open_images("synthetic", "train", count=16)] == [
+        ref.name for ref in open_images("synthetic", "train", sorted(SCENES), 16)
+    ]
 
 
 def test_synthetic_splits_share_no_scene() -> None:

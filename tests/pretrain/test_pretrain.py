@@ -24,6 +24,7 @@ from orl_ldm.errors import UserError
 from orl_ldm.pretrain import record
 from orl_ldm.pretrain.config import PretrainConfig
 from orl_ldm.pretrain.loop import Checkpoint
+from orl_ldm.pretrain.record import append, keep_until
 from orl_ldm.pretrain.run import pretrain
 
 ROOT = Path(__file__).parents[2]
@@ -288,6 +289,7 @@ def test_an_image_that_is_too_small_is_named_by_a_worker_as_well(tmp_path: Path,
     [
         ("denoiser.train.gradient_accumulation=3", "batch_size 4 does not split over 1 processes x 3"),
         ("denoiser.train.crop=512", "smaller than the crop 512"),
+        ("denoiser.train.crop=36", r"denoiser\.train\.crop is 36; it has to be a multiple of 8"),
         ("holdout=8", "all 8 images are held out"),
         ("scale=2", "it is a x4 model|data.scale is 2"),
     ],
@@ -298,11 +300,17 @@ def test_settings_that_do_not_fit_are_said(tmp_path: Path, straight: Path, setti
         pretrain(config(tmp_path, "first_stage.train.steps=0", setting, **extra))
 
 
+def test_steps_beyond_a_million_are_written_as_they_are(tmp_path: Path) -> None:
+    append(tmp_path / "log.csv", {"step": 1_234_567, "loss": 0.1})
+    keep_until(tmp_path / "log.csv", 1_234_567)
+    assert (tmp_path / "log.csv").read_text().splitlines() == ["step,loss", "1234567,0.1"]
+
+
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("orl_ldm.pretrain.data.normal", lambda shape, *args: np.full(shape, np.nan, dtype=np.float32))
-    with pytest.raises(FloatingPointError, match="not finite at step 0"):
+    with pytest.raises(UserError, match="not finite at step 0"):
         pretrain(config(tmp_path))
 
 
