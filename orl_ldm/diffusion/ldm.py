@@ -82,7 +82,7 @@ class LDM:
     def denoise(self, x: Tensor, t: Tensor, lr: Tensor) -> Tensor:
         """One denoiser call (1 NFE): noisy latents (B, C, h, w), timesteps (B,), LR images (B, 3, h, w) in [0, 1]."""
         joined = torch.cat([x, lr * 2 - 1], dim=1).to(self.dtype)
-        return self.unet(joined, t.to(self.dtype)).sample.float()  # type: ignore[no-any-return]
+        return self.unet(joined, t.float()).sample.float()  # type: ignore[no-any-return]
 
     @property
     def inner_width(self) -> int:

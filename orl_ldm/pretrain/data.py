@@ -38,7 +38,9 @@ def open_sources(config: PretrainConfig) -> Images:
         for ref in open_images(source.source, source.split, source.classes, source.count, config.holdout_seed)
     ]
     drawn.sort(key=lambda item: stable_id(f"{config.holdout_seed}/{item[0].name}"))
-    held, kept = drawn[: config.holdout], drawn[config.holdout :]
+    held = drawn[: config.holdout]
+    names = {ref.name for ref, _ in held}  # an image that two sources have is on one side of the two
+    kept = [item for item in drawn[config.holdout :] if item[0].name not in names]
     if not kept:
         raise UserError(f"all {len(drawn)} images are held out: lower holdout ({config.holdout}) or add images")
     return Images(

@@ -13,10 +13,11 @@ from accelerate import Accelerator
 from diffusers import DDIMScheduler
 from torch import Tensor
 
-from orl_ldm.diffusion.ldm import LDM, load_ldm, make_ldm, scheduler_config
+from orl_ldm.diffusion.ldm import LDM, digest, load_ldm, make_ldm, resolve, scheduler_config
 from orl_ldm.errors import UserError
 from orl_ldm.images.pairs import centre_crop
 from orl_ldm.images.sources import ImageRef
+from orl_ldm.metrics import lpips_weights
 from orl_ldm.pretrain.card import write_card
 from orl_ldm.pretrain.config import PretrainConfig, StageConfig
 from orl_ldm.pretrain.data import open_sources
@@ -43,6 +44,7 @@ def pretrain(config: PretrainConfig) -> Path:
     ldm.unet.to(accelerator.device)
     ldm.first_stage.to(accelerator.device)
     require_crops(config, ldm)
+    lpips_weights()  # validation needs them, when hours of training may not be saved yet
     images = open_sources(config)
     held_out = held_out_images(images.held_out, ldm).to(accelerator.device)
     if accelerator.is_main_process:
@@ -116,9 +118,10 @@ def held_out_images(refs: Sequence[ImageRef], ldm: LDM) -> Tensor:
 def claim(folder: Path, config: PretrainConfig) -> None:
     """Write down what is trained in this folder. Raises UserError when it is already something else."""
     record = folder / "pretrain.json"
-    table = asdict(config)
+    table = {**asdict(config), "start_weights": digest(resolve(config.start)) if config.start else ""}
     if record.exists():
         before, now = _flat(json.loads(record.read_text())), _flat(json.loads(json.dumps(table)))
+        before.setdefault("start_weights", now["start_weights"])  # older records do not say
         changed = [key for key in before | now if before.get(key) != now.get(key) and key.split(".")[-1] not in FREE]
         if changed:
             raise UserError(
@@ -126,7 +129,9 @@ def claim(folder: Path, config: PretrainConfig) -> None:
                 "or remove that folder"
             )
     folder.mkdir(parents=True, exist_ok=True)
-    record.write_text(json.dumps(table, indent=2) + "\n")
+    staged = record.with_suffix(".tmp")
+    staged.write_text(json.dumps(table, indent=2) + "\n")
+    staged.replace(record)
 
 
 def _flat(table: Any, key: str = "") -> dict[str, Any]:

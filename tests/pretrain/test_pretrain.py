@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -23,6 +24,7 @@ from orl_ldm.diffusion.ldm import load_ldm
 from orl_ldm.errors import UserError
 from orl_ldm.pretrain import record
 from orl_ldm.pretrain.config import PretrainConfig
+from orl_ldm.pretrain.data import open_sources
 from orl_ldm.pretrain.loop import Checkpoint
 from orl_ldm.pretrain.record import append, keep_until
 from orl_ldm.pretrain.run import pretrain
@@ -298,6 +300,24 @@ def test_settings_that_do_not_fit_are_said(tmp_path: Path, straight: Path, setti
     extra = {"start": str(straight / "ldm")} if setting.startswith("scale") else {}
     with pytest.raises(UserError, match=message):
         pretrain(config(tmp_path, "first_stage.train.steps=0", setting, **extra))
+
+
+def test_a_start_with_other_weights_is_another_training(tmp_path: Path, straight: Path) -> None:
+    shutil.copytree(straight / "ldm", tmp_path / "start")
+    settings = ("first_stage.train.steps=0", "denoiser.train.steps=1")
+    pretrain(config(tmp_path / "run", *settings, start=str(tmp_path / "start")))
+    weights = next((tmp_path / "start").glob("*/*.safetensors"))
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    with pytest.raises(UserError, match=r"other settings \(start_weights\)"):
+        pretrain(config(tmp_path / "run", *settings, start=str(tmp_path / "start")))
+
+
+def test_an_image_of_two_sources_is_on_one_side(straight: Path, tmp_path: Path) -> None:
+    one = config(tmp_path)
+    both = open_sources(replace(one, sources=(*one.sources, replace(one.sources[0], weight=3.0)), holdout=3))
+    assert not {ref.name for ref in both.held_out} & {ref.name for ref in both.refs}
 
 
 def test_steps_beyond_a_million_are_written_as_they_are(tmp_path: Path) -> None:
