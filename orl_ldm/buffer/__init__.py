@@ -3,7 +3,6 @@
 from orl_ldm.buffer.reader import read
 from orl_ldm.buffer.schema import SCHEMA_VERSION, FieldSpec, Header, ImageRef, Sidecar
 from orl_ldm.buffer.selection import Selection
-from orl_ldm.buffer.summary import is_empty
 from orl_ldm.buffer.transitions import Transitions
 from orl_ldm.buffer.verification import Problem, verify
 from orl_ldm.buffer.writer import BufferWriter
@@ -18,7 +17,6 @@ __all__ = [
     "Selection",
     "Sidecar",
     "Transitions",
-    "is_empty",
     "read",
     "verify",
 ]

@@ -31,11 +31,6 @@ class Summary:
     bad: Mapping[str, str]  # shards that were left out -> a sentence that says why
 
 
-def is_empty(url: str | Path) -> bool:
-    """Whether no shard has been published there."""
-    return not shard.names(shard.listing(Store(url)) or {})
-
-
 def summarize(url: str | Path) -> Summary:
     """Read a buffer shard by shard. Raises UserError when there is none, or no shard of it is sound."""
     store = Store(url)

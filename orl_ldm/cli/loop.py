@@ -2,7 +2,8 @@
 
 A round is nothing but `collect` and `train` with a few settings, which are printed: each can be run by hand, on
 another machine. Stages that have been done are not done again, so an interrupted loop goes on where it stopped. A
-policy with a dial is turned to each of the named reward settings in a round, and collects that many times.
+policy with a dial is turned to each of the named reward settings in a round, and collects that many times. A round's
+buffer holds nothing but what that round collects: where a loop with other settings was before, `collect` says so.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,7 +13,6 @@ from rich.console import Console
 from rich.table import Table
 
 from orl_ldm.cli import stages
-from orl_ldm.errors import UserError
 from orl_ldm.pipeline import Pipeline, load_pipeline
 from orl_ldm.reward import SETTINGS
 
@@ -31,8 +31,6 @@ def loop(name: str, rounds: int, rollouts: int, gain: float, settings: Sequence[
         for command, stage, own in steps(pipeline, number, rollouts):
             shown = stages.typed(command, name, [*settings, *own])
             console.print(f"round {number}: {shown}", highlight=False, soft_wrap=True, markup=False)
-            if command == "train" and number < rounds:
-                require_unfollowed(load_pipeline(name, [*settings, *own]), collections(pipeline, number + 1))
             stage(name, [*settings, *own], console)
         if number:
             estimates, best = judged(pipeline, number)
@@ -61,7 +59,7 @@ def steps(pipeline: Pipeline, number: int, rollouts: int) -> list[tuple[str, Sta
     turns = preferences(pipeline)
     first = pipeline.collect.first_rollout + pipeline.collect.rollouts + (number - 1) * rollouts * len(turns)
     images = max(1, pipeline.collect.unit_images * pipeline.collect.rollouts // rollouts)  # as many episodes a shard
-    collecting: list[tuple[str, Stage, list[str]]] = [
+    collections: list[tuple[str, Stage, list[str]]] = [
         (
             "collect",
             stages.collect,
@@ -78,33 +76,14 @@ def steps(pipeline: Pipeline, number: int, rollouts: int) -> list[tuple[str, Sta
         for turn, prefer in enumerate(turns)
     ]
     learning = [f"train.out={trained(pipeline, number)}", f"train.buffers={quoted(buffers_after(pipeline, number))}"]
-    return [*collecting, ("train", stages.train, learning)]
-
-
-def require_unfollowed(pipeline: Pipeline, following: Sequence[str]) -> None:
-    """Raises UserError when the next round is there already, but not of the training that is to be done now.
-
-    It is of a loop with other settings, and its episodes explored around another policy.
-    """
-    from orl_ldm.buffer import is_empty
-    from orl_ldm.learn import is_trained
-
-    there = [folder for folder in following if not is_empty(folder)]
-    if there and not is_trained(pipeline.train):
-        raise UserError(
-            f"{there[0]!r} holds a round of a loop with other settings: give this one a name, and so folders, of its "
-            "own (--set name=...), or remove the old rounds' folders"
-        )
+    return [*collections, ("train", stages.train, learning)]
 
 
 def buffers_after(pipeline: Pipeline, number: int) -> list[str]:
     """What is learned from after that many rounds."""
-    return [*pipeline.train.buffers, *(folder for n in range(1, number + 1) for folder in collections(pipeline, n))]
-
-
-def collections(pipeline: Pipeline, number: int) -> list[str]:
-    """Where the buffers of a round lie."""
-    return [collected(pipeline, number, prefer) for prefer in preferences(pipeline)]
+    rounds = range(1, number + 1)
+    turns = preferences(pipeline)
+    return [*pipeline.train.buffers, *(collected(pipeline, n, prefer) for n in rounds for prefer in turns)]
 
 
 def quoted(names: Sequence[str]) -> str:

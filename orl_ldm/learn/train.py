@@ -104,14 +104,6 @@ def train(config: TrainConfig, progress: bool = True) -> Path:
     return out / "policy"
 
 
-def is_trained(config: TrainConfig) -> bool:
-    """Whether `train` would find its policy finished. Raises UserError for buffers that cannot be read together."""
-    folder = Path(config.out) / "policy"
-    return (folder / "policy.json").exists() and finished(
-        folder, identity(config, load(config, torch.device("cpu"))[1])
-    )
-
-
 def learn(
     learner: Learner, judge: Acceptance, parts: checkpoint.Parts, state: Progress, config: TrainConfig, console: Console
 ) -> None:

@@ -124,13 +124,12 @@ def test_a_loop_with_other_settings_leaves_the_last_one_s_rounds_alone(
 ) -> None:
     assert call("loop", "demo", "--rounds=1", *settings, capsys=capsys)[0] == 0
     there = sorted((tmp_path / "buffer-round1").iterdir())
-    policy = (tmp_path / "train" / "policy" / "policy.safetensors").read_bytes()
     status, printed = call("loop", "demo", "--rounds=1", *settings, "--set", "train.seed=1", capsys=capsys)
-    assert (status, "holds a round of a loop with other settings" in printed) == (2, True)
+    assert (status, "of another collection; write to another folder" in printed) == (2, True)
     status, printed = call("loop", "demo", "--rounds=1", "--rollouts=2", *settings, capsys=capsys)
     assert (status, "of another collection; write to another folder" in printed) == (2, True)
     assert sorted((tmp_path / "buffer-round1").iterdir()) == there
-    assert (tmp_path / "train" / "policy" / "policy.safetensors").read_bytes() == policy
+    assert call("loop", "demo", "--rounds=1", *settings, capsys=capsys)[0] == 0  # trained as before, it goes on
 
 
 @pytest.mark.parametrize("setting", ['evaluate.frontier=["fidelty=1"]', 'evaluate.spandrel=["./nowhere.pth"]'])
