@@ -185,41 +185,26 @@ def _best_fixed(
     advance: Advance,
 ) -> tuple[FixedSchedule, float]:
     """Search once for these settings and keep the answer beside the results; until then, the reward of every try."""
-    config = task.config
-    what = (asdict(task.data), asdict(task.sampler), ldm.digest, str(ldm.dtype), asdict(weights), asdict(Contract()))
+    config, data = task.config, task.data
+    what = (asdict(data), asdict(task.sampler), ldm.digest, str(ldm.dtype), asdict(weights), asdict(Contract()))
     key = digest(VERSION, what, episodes, config.search_images, config.seed, kind)
     path = Path(config.out) / "parts" / f"fixed-{key[:16]}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    with alone(path.with_suffix(".lock"), f"searches a fixed {kind} in {config.out!r}"):
-        if not path.exists():
-            _search_fixed(task, ldm, metrics, weights, episodes, kind, advance, path)
-    kept = json.loads(path.read_text())
-    return FixedSchedule(tuple(tuple(action) for action in kept["actions"])), float(kept["reward"])
-
-
-def _search_fixed(
-    task: Task,
-    ldm: LDM,
-    metrics: Metrics,
-    weights: RewardWeights,
-    episodes: int,
-    kind: str,
-    advance: Advance,
-    path: Path,
-) -> None:
-    """Search, and write what was found to `path`."""
-    config, data = task.config, task.data
-    images = load_pairs(open_images(data.source, data.train_split, data.classes, config.search_images, data.seed), data)
 
     def heard(done: int, total: int) -> None:
         advance(f"search: best fixed {kind}", done, total)
 
-    tries = path.with_suffix(".tries")
-    schedule, reward = search(
-        ldm, images, metrics, weights, task.sampler, episodes, config.seed, kind, heard, Tries(tries)
-    )
-    _replace(path, json.dumps({"actions": schedule.actions, "reward": reward}).encode())
-    tries.unlink()
+    with alone(path.with_suffix(".lock"), f"searches a fixed {kind} in {config.out!r}"):
+        if not path.exists():
+            refs = open_images(data.source, data.train_split, data.classes, config.search_images, data.seed)
+            images, tries = load_pairs(refs, data), path.with_suffix(".tries")
+            found, reward = search(
+                ldm, images, metrics, weights, task.sampler, episodes, config.seed, kind, heard, Tries(tries)
+            )
+            _replace(path, json.dumps({"actions": found.actions, "reward": reward}).encode())
+            tries.unlink()
+    kept = json.loads(path.read_text())
+    return FixedSchedule(tuple(tuple(action) for action in kept["actions"])), float(kept["reward"])
 
 
 class Runner:
