@@ -108,9 +108,8 @@ def main(pipeline: str, images: int = 36, plans: int = 24, seeds: int = 3) -> No
     for setting, r in found.items():
         cell = r.mean(2)  # (I, P)
         effect = cell - cell.mean(0) - cell.mean(1, keepdims=True) + cell.mean()
-        own = r - r.mean(
-            1, keepdims=True
-        )  # a seed's noise is the same for all plans in part, which `effect` leaves out
+        # What a seed's noise has in common for all plans is no part of `effect`.
+        own = r - r.mean(1, keepdims=True)
         noise = own.var(2, ddof=1).mean() * plans / (plans - 1)
         singular = np.square(np.linalg.svd(effect, compute_uv=False))
         chosen = r[:, :, :-1].mean(2)  # the last seed scores what the others chose

@@ -86,7 +86,8 @@ def ablate(
         if not learned.dial and learned.reward_weights() != weights:
             raise UserError(
                 f"{variant!r} learns for one reward alone, {learned.setting}, and cannot be compared under {named}: "
-                f"give it with --set train.setting={named}, or leave --prefer out"
+                "name that reward with --set train.setting=..., train for all with --set train.dial=true, or leave "
+                "--prefer out"
             )
     runs = {}
     for variant in chosen:

@@ -82,8 +82,8 @@ def collect(
     """Roll out, under the first behaviour, every unit that is not published yet, and publish it.
 
     `advance(done, total)` hears of episodes. Rewards of one unit are computed, and its shard is written, while the next
-    unit is being denoised. Raises UserError when images, LDM or policy do not fit, or what is there
-    already could not be read together with new shards; what was published before stays.
+    unit is being denoised. Raises UserError when images, LDM or policy do not fit, or what is there already could
+    not be read together with new shards; what was published before stays.
     """
     ldm.require(data.size, data.scale)
     refs = open_images(data.source, data.train_split, data.classes, config.images, data.seed)
