@@ -182,8 +182,8 @@ def make_ldm(
             f"the networks of {ldm_id!r} do not fit: the denoiser takes {unet.config.in_channels} channels and gives "
             f"{channels} (it must take 3 more, the LR image), the first stage has {config.latent_channels}"
         )
-    # A VQModel's LDM and the stock pipeline do not rescale latents; AutoencoderKL declares its factor.
-    latent_scale = float(config.scaling_factor) if isinstance(first_stage, AutoencoderKL) else 1.0
+    # A VQModel's LDM and the stock pipeline do not rescale latents, whatever its configuration says.
+    latent_scale = 1.0 if isinstance(first_stage, VQModel) else float(config.scaling_factor)
     levels = len(config.get("decoder_block_out_channels") or config.block_out_channels)
     for network in (unet, first_stage):
         network.requires_grad_(False).eval().to(device)

@@ -3,17 +3,25 @@
 from collections.abc import Callable
 from pathlib import Path
 
+from orl_ldm.errors import UserError
+
 
 class Tries:
-    """The rewards of a search in the order of its tries, a line each; those that are there are not played again."""
+    """The rewards of a search in the order of its tries, a line each; those that are there are not played again.
+
+    Raises UserError for a file that holds anything else.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         path.parent.mkdir(parents=True, exist_ok=True)
         lines = path.read_text().splitlines(keepends=True) if path.exists() else []
         whole = [line for line in lines if line.endswith("\n")]  # a kill may have cut the last one short
+        try:
+            self._known = iter([float(line) for line in whole])
+        except ValueError as error:
+            raise UserError(f"{str(path)!r} is damaged ({error}): delete it, and its search begins anew") from None
         path.write_text("".join(whole))
-        self._known = iter([float(line) for line in whole])
 
     def __call__(self, play: Callable[[], float]) -> float:
         """The reward of the next try."""

@@ -1,11 +1,14 @@
 """What a pretraining run is: its images, its two networks, and how long each is trained."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from orl_ldm.config import STRICT
+
+#: Residual blocks at full, half and quarter resolution.
+Layers = tuple[NonNegativeInt, PositiveInt, PositiveInt]
 
 
 @dataclass(frozen=True)
@@ -46,34 +49,45 @@ class StageConfig:
 
 @dataclass(frozen=True)
 class FirstStageConfig:
-    """AutoencoderDC (Chen et al. 2024) at f4, `channels` at half and twice that at quarter resolution."""
+    """AutoencoderDC (Chen et al. 2024) at f4, `channels` at half and twice that at quarter resolution.
+
+    Raises ValueError where `latent_channels` does not divide the latter: its shortcuts are means and repetitions.
+    """
 
     __pydantic_config__ = STRICT
 
     latent_channels: PositiveInt = 16
-    channels: PositiveInt = 32
-    encoder_layers: tuple[int, int, int] = (0, 1, 2)
-    decoder_layers: tuple[int, int, int] = (0, 2, 2)
+    channels: Annotated[PositiveInt, Field(multiple_of=4)] = 32
+    encoder_layers: Layers = (0, 1, 2)
+    decoder_layers: Layers = (0, 2, 2)
     latent_noise: NonNegativeFloat = 0.05
     train: StageConfig = field(default_factory=lambda: StageConfig(crop=64, learning_rate=2e-3))
+
+    def __post_init__(self) -> None:
+        if 2 * self.channels % self.latent_channels:
+            raise ValueError(f"latent_channels, {self.latent_channels}, have to divide 2 x channels, {self.channels}")
 
 
 @dataclass(frozen=True)
 class DenoiserConfig:
     """UNet2DModel on (noisy latent, LR image), v-prediction (Salimans and Ho 2022).
 
-    `norm_num_groups` of its normalisation must divide every number of channels. With a `start`, `anew` takes its first
-    stage alone and trains a new denoiser of these shapes for it.
+    With a `start`, `anew` takes its first stage alone and trains a new denoiser of these shapes for it. Raises
+    ValueError where `norm_num_groups` of its normalisation does not divide every number of channels.
     """
 
     __pydantic_config__ = STRICT
 
-    channels: tuple[int, ...] = (64, 96, 128)
+    channels: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (64, 96, 128)
     layers_per_block: PositiveInt = 2
     norm_num_groups: PositiveInt = 8
     prediction_type: Literal["v_prediction", "epsilon", "sample"] = "v_prediction"
     anew: bool = False
     train: StageConfig = field(default_factory=StageConfig)
+
+    def __post_init__(self) -> None:
+        if wrong := [width for width in self.channels if width % self.norm_num_groups]:
+            raise ValueError(f"norm_num_groups, {self.norm_num_groups}, have to divide channels, {wrong[0]} among them")
 
 
 @dataclass(frozen=True)

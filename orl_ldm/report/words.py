@@ -24,6 +24,8 @@ def summary(evaluation: Evaluation, intervals: pd.DataFrame) -> list[str]:
         f"{steered['ssim']:.3f} SSIM and {steered['lpips']:.3f} LPIPS (lower is better), with "
         f"{steered['nfe']:.1f} denoiser calls (NFE) per image."
     ]
+    if evaluation.facts.get("same_ldm_as_learned") is False:
+        sentences.append("The policy was learned with another LDM than the one that it steers here.")
     if "alone" in roles:
         calls = means[roles["alone"]]["nfe"]
         who = f"Against the LDM alone ({calls:.0f} calls per image)"

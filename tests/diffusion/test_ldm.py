@@ -27,6 +27,7 @@ def test_other_first_stages_and_channel_counts_load(tmp_path: Path, ldm_folder: 
     index["vqvae"] = ["diffusers", kind.__name__]
     (tmp_path / "ldm" / "model_index.json").write_text(json.dumps(index))
     ldm = load_ldm(str(tmp_path / "ldm"))
+    assert ldm.latent_scale == (1 if kind is VQModel else ldm.first_stage.config.scaling_factor)
     image = torch.rand(2, 3, 32, 32)
     latents = ldm.encode(image)
     assert latents.shape == (2, 3, 8, 8)

@@ -148,7 +148,11 @@ def test_an_interrupted_search_goes_on(
     with pytest.raises(KeyboardInterrupt):
         searched(tmp_path / "broken")
     tries = next((tmp_path / "broken" / "parts").glob("*.tries"))
-    tries.write_text(tries.read_text()[:-4])  # cut short, as a kill may do
+    kept = tries.read_text()
+    tries.write_text("not a reward\n")
+    with pytest.raises(UserError, match="damaged"):
+        searched(tmp_path / "broken")
+    tries.write_text(kept[:-4])  # cut short, as a kill may do
     assert searched(tmp_path / "broken") == straight
     assert len(played) == 14 + 20 - 12  # of 20 tries 13 were done, and the last of them was lost
     assert not list(tmp_path.rglob("*.tries"))

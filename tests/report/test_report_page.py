@@ -141,6 +141,15 @@ def test_tables_and_summary_do_with_the_roles_there_are(tmp_path: Path, missing:
     assert ("no steered policy was evaluated" in text) == ("steered" in missing)
 
 
+def test_the_summary_says_when_another_ldm_is_steered(tmp_path: Path) -> None:
+    folder = write_evaluation(tmp_path / "evaluate", 16, examples=0)
+    for same in (True, False):
+        facts = json.loads((folder / "facts.json").read_text()) | {"same_ldm_as_learned": same}
+        (folder / "facts.json").write_text(json.dumps(facts))
+        evaluation = read_evaluation(folder)
+        assert ("another LDM" in " ".join(summary(evaluation, steered_intervals(evaluation)))) == (not same)
+
+
 def test_a_page_needs_no_role_no_example_no_decision_and_few_training_metrics(tmp_path: Path) -> None:
     folder, train = write_evaluation(tmp_path / "evaluate", 16, {}, examples=0), write_training(tmp_path / "train")
     (folder / "actions.csv").unlink()
