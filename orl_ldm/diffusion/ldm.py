@@ -23,6 +23,8 @@ FIRST_STAGES: dict[str, type[Any]] = {
     "AutoencoderKL": AutoencoderKL,
     "AutoencoderDC": AutoencoderDC,
 }
+#: Files of a network's weights, the preferred first.
+WEIGHTS = ("*.safetensors", "*.bin")
 EMBEDDED = Path(__file__).resolve().parents[2] / "data" / "embedded-ldm"
 
 
@@ -121,7 +123,8 @@ def encode(first_stage: Any, image: Tensor) -> Tensor:
 def load_ldm(ldm_id: str, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> LDM:
     """Load `embedded`, a local folder, or a hub id such as CompVis/ldm-super-resolution-4x-openimages.
 
-    Only safetensors weights are read. Raises UserError when the folder is missing or is not such a model.
+    Weights are safetensors, or else PyTorch's `.bin`, of which nothing but tensors is unpickled. Raises UserError when
+    the folder is missing or is not such a model.
     """
     folder = resolve(ldm_id)
     index = _json(folder / "model_index.json", ldm_id)
@@ -133,8 +136,8 @@ def load_ldm(ldm_id: str, device: torch.device | str = "cpu", dtype: torch.dtype
             f"a `scheduler` and a first stage of {', '.join(FIRST_STAGES)}; it names {names}"
         )
     for part in (stage_name, "unet"):
-        if not any((folder / part).glob("*.safetensors")):
-            raise UserError(f"{ldm_id!r} has no safetensors weights in {part}/; other formats are not read")
+        if not _weights(folder / part):
+            raise UserError(f"{ldm_id!r} has no weights in {part}/: neither {' nor '.join(WEIGHTS)}")
     unet = _network(UNet2DModel, folder / "unet", dtype, ldm_id)
     first_stage = _network(FIRST_STAGES[names[stage_name]], folder / stage_name, dtype, ldm_id)
     return make_ldm(
@@ -142,9 +145,15 @@ def load_ldm(ldm_id: str, device: torch.device | str = "cpu", dtype: torch.dtype
     )
 
 
+def _weights(part: Path) -> list[Path]:
+    """A network's files of weights, of the preferred format that is there."""
+    return next((found for pattern in WEIGHTS if (found := sorted(part.glob(pattern)))), [])
+
+
 def _network(kind: Any, folder: Path, dtype: torch.dtype, ldm_id: str) -> Any:
     """A network with all of its weights: diffusers would draw those at random that the file lacks."""
-    load = {"torch_dtype": dtype, "use_safetensors": True, "local_files_only": True, "low_cpu_mem_usage": False}
+    safe = _weights(folder)[0].suffix == ".safetensors"  # (diffusers loads others with torch's weights_only)
+    load = {"torch_dtype": dtype, "use_safetensors": safe, "local_files_only": True, "low_cpu_mem_usage": False}
     try:
         network, found = kind.from_pretrained(folder, output_loading_info=True, **load)
     except (OSError, ValueError, TypeError, RuntimeError, SafetensorError) as error:
@@ -219,16 +228,20 @@ def resolve(ldm_id: str) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(ldm_id, allow_patterns=["*.json", "*.safetensors"]))
+        folder = Path(snapshot_download(ldm_id, allow_patterns=["*.json", WEIGHTS[0]]))
+        if not any(folder.rglob(WEIGHTS[0])):  # an older model
+            folder = Path(snapshot_download(ldm_id, allow_patterns=["*.json", WEIGHTS[1]]))
+        return folder
     except Exception as error:  # many kinds of network and repository errors
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(f"could not get the LDM {ldm_id!r} from the hub (no such folder either): {reason}") from error
 
 
 def digest(folder: Path) -> str:
-    """SHA-256 over every configuration and weight file, by relative path."""
+    """SHA-256 over every configuration and weight file that is read, by relative path."""
     whole = hashlib.sha256()
-    for path in sorted(p for p in folder.rglob("*") if p.suffix in (".json", ".safetensors")):
+    parts = [folder, *(path for path in folder.rglob("*") if path.is_dir())]
+    for path in sorted([*folder.rglob("*.json"), *(path for part in parts for path in _weights(part))]):
         whole.update(path.relative_to(folder).as_posix().encode() + b"\0")
         whole.update(hashlib.sha256(path.read_bytes()).digest())
     return whole.hexdigest()

@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from diffusers import AutoencoderKL, UNet2DModel, VQModel
 from safetensors.torch import load_file, save_file
 
 from orl_ldm.diffusion.config import LDMConfig
-from orl_ldm.diffusion.ldm import EMBEDDED, LDM, load_ldm, open_ldm
+from orl_ldm.diffusion.ldm import EMBEDDED, LDM, digest, load_ldm, open_ldm
 from orl_ldm.errors import UserError
 
 
@@ -61,16 +62,41 @@ def without_its_end(path: Path) -> None:
     save_file({name: value for name, value in load_file(path).items() if not name.startswith("conv_out.")}, path)
 
 
+class Mischief:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.path,)
+
+
+def test_older_weights_are_read_and_nothing_in_them_is_run(tmp_path: Path, ldm_folder: Path) -> None:
+    shutil.copytree(ldm_folder, tmp_path / "ldm")
+    ours, both = load_ldm(str(ldm_folder)), digest(tmp_path / "ldm")
+    weights = tmp_path / "ldm" / "unet" / "diffusion_pytorch_model.safetensors"
+    old = weights.with_suffix(".bin")
+    torch.save(load_file(weights), old)
+    assert digest(tmp_path / "ldm") == both  # what is not read does not count
+    weights.unlink()
+    older = load_ldm(str(tmp_path / "ldm"))
+    x, t, lr = torch.rand(1, older.latent_channels, 8, 8), torch.tensor([500.0]), torch.rand(1, 3, 8, 8)
+    assert torch.equal(older.denoise(x, t, lr), ours.denoise(x, t, lr))
+    assert older.digest != ours.digest
+    torch.save({"conv_in.bias": Mischief(tmp_path / "was here")}, old)
+    with pytest.raises(UserError, match="cannot be loaded"):
+        load_ldm(str(tmp_path / "ldm"))
+    assert not (tmp_path / "was here").exists()
+
+
 def test_what_is_no_ldm_is_refused(tmp_path: Path, ldm_folder: Path) -> None:
     with pytest.raises(UserError, match="no LDM at "):
         load_ldm("./nowhere")
     with pytest.raises(UserError, match="has no model_index"):
         load_ldm(str(tmp_path))
-    shutil.copytree(ldm_folder, tmp_path / "pickled")
-    for weights in (tmp_path / "pickled" / "unet").glob("*.safetensors"):
-        weights.rename(weights.with_suffix(".bin"))
-    with pytest.raises(UserError, match="no safetensors weights in unet/"):
-        load_ldm(str(tmp_path / "pickled"))
+    shutil.copytree(ldm_folder, tmp_path / "bare")
+    (tmp_path / "bare" / "unet" / "diffusion_pytorch_model.safetensors").unlink()
+    with pytest.raises(UserError, match="no weights in unet/"):
+        load_ldm(str(tmp_path / "bare"))
     for part, damage, message in (
         ("unet/config.json", lambda path: path.unlink(), "unet/ of .* cannot be loaded"),
         ("model_index.json", lambda path: path.write_text("[1]"), "is no JSON object"),
