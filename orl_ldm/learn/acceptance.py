@@ -1,10 +1,10 @@
 """Which checkpoint becomes the policy: the latest that is not clearly behind the best by an estimate.
 
-The learner's own critics cannot judge what it learned: it climbed them. So a model of the decision process is fitted
-to what the learner sees, every candidate is played in it from the first states of images that neither has seen, and
-what was logged of those images puts the model right (see orl_ldm.learn.doubly_robust). No test image takes part.
+The learner's own critics cannot judge what it learned: it climbed them. So every candidate is judged by fitted Q
+evaluation (orl_ldm.learn.fqe): what the learner sees tells what a candidate gains on images that neither has seen. No
+test image takes part.
 
-The model's doubt about any policy is larger than what candidates differ by, but most of it is about all of them alike:
+The judge's doubt about any policy is larger than what candidates differ by, but most of it is about all of them alike:
 so they are compared in pairs, image by image. And of candidates that it cannot tell apart the latest is the one that
 has learned the longest: it is accepted unless it is behind the best by more than `margin` standard errors of their
 difference (as by the one-standard-error rule, Breiman et al. 1984).
@@ -21,10 +21,9 @@ from torch import Tensor, nn
 from orl_ldm.learn.checkpoint import Progress
 from orl_ldm.learn.config import JudgeConfig
 from orl_ldm.learn.data import Dataset
-from orl_ldm.learn.doubly_robust import corrected
 from orl_ldm.learn.estimates import difference, images, of_members
+from orl_ldm.learn.fqe import FittedQ
 from orl_ldm.learn.metrics import Metrics, spread
-from orl_ldm.learn.model import Model
 from orl_ldm.learn.passes import in_blocks
 from orl_ldm.policy import Policy, Preferring, TrainedPolicy
 
@@ -37,14 +36,8 @@ class Acceptance:
     ) -> None:
         self.learned, self.held, self.config, self.seed = learned, held, config, seed
         self.accepted, self.best = copy.deepcopy(policy), copy.deepcopy(policy)
-        self.model = Model(learned, config, seed)
-        self.parts: dict[str, nn.Module] = {"accepted": self.accepted, "best": self.best, "judge": self.model}
+        self.parts: dict[str, nn.Module] = {"accepted": self.accepted, "best": self.best}
         self._gains_of_best: Tensor | None = None  # a run that goes on finds them anew
-
-    def begin(self) -> None:
-        """Fit the judge; a run that goes on finds it in its checkpoint."""
-        if self.held is not None:
-            self.model.fit(self.learned, self.seed)
 
     @torch.no_grad()
     def habits(self, policy: TrainedPolicy) -> Metrics:
@@ -60,13 +53,15 @@ class Acceptance:
     def offer(self, policy: TrainedPolicy, state: Progress) -> None:
         """Judge the policy of epoch `state.epochs` and accept or leave it; `state` is told of both."""
         if self.held is not None:
-            gains = corrected(self.model, judged_as(policy, self.held), self.held)
+            q = self.fitted(policy, self.held)
+            gains = q.gains(self.held)
             if state.judged and self._gains_of_best is None:
-                self._gains_of_best = corrected(self.model, judged_as(self.best, self.held), self.held)
+                self._gains_of_best = self.fitted(self.best, self.held).gains(self.held)
             best = self._gains_of_best if self._gains_of_best is not None else gains
             behind, error = difference(best, gains, self.held, self.seed)
             judged = of_members(gains, self.held, self.seed)
-            state.judged.append({"epoch": state.epochs, **asdict(judged), "behind": behind, "behind_error": error})
+            found = {"behind": behind, "behind_error": error, "explained_variance": q.explained_variance(self.held)}
+            state.judged.append({"epoch": state.epochs, **asdict(judged), **found})
             if behind <= 0:
                 self.best.load_state_dict(policy.state_dict())
                 self._gains_of_best = gains
@@ -74,6 +69,10 @@ class Acceptance:
                 return
         state.accepted = state.epochs
         self.accepted.load_state_dict(policy.state_dict())
+
+    def fitted(self, policy: TrainedPolicy, held: Dataset) -> FittedQ:
+        """The judge of one policy, fitted to what is learned from."""
+        return FittedQ(judged_as(policy, held), self.learned, self.config, self.seed)
 
 
 def judged_as(policy: TrainedPolicy, data: Dataset) -> Policy:
@@ -98,9 +97,8 @@ def facts(state: Progress, judge: Acceptance, behaviour: float) -> dict[str, Any
         f"the latest of {len(state.judged)} checkpoints that is level with the best on {images(judge.held)[1]} "
         f"held-out images (margin: {judge.config.margin:g} standard errors)"
     )
-    explained = judge.model.explained_variance(judge.held)
     return {
-        "accepted": {**accepted, "why": why, "judge_explained_variance": explained},
+        "accepted": {**accepted, "why": why},
         "judged": state.judged,
         "estimated_reward": behaviour + accepted["reward"] - accepted["behavior"],
     }

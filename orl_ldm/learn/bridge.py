@@ -35,7 +35,7 @@ class D3rlpy:
         try:
             import d3rlpy
         except ImportError:
-            raise UserError(f"train.algo = {config.algo!r} needs the extra: pip install 'orl-ldm[d3rlpy]'") from None
+            raise UserError(f"train.algo = {config.algo!r} needs the extra: pip install -e '.[d3rlpy]'") from None
         for setting in ("hide", "hold", "hold_first"):
             if getattr(config, setting):
                 raise UserError(f"train.algo = {config.algo!r} knows no train.{setting}: leave it out, or use critics")

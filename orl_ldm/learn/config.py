@@ -107,16 +107,14 @@ class JudgeConfig:
     __pydantic_config__ = STRICT
 
     held_out: Annotated[float, Field(ge=0, lt=1)] = 0.15  # share of the images; 0 accepts the last checkpoint
-    candidates: PositiveInt = 20  # checkpoints that are judged, evenly spaced
+    candidates: PositiveInt = 8  # checkpoints that are judged, evenly spaced
     margin: NonNegativeFloat = 2.0  # standard errors that the accepted checkpoint may be behind the best
     members: Annotated[int, Field(ge=2)] = 5
     hidden: tuple[PositiveInt, ...] = (64, 64)
     learning_rate: PositiveFloat = 2e-3
     weight_decay: float = 0.01
-    steps: PositiveInt = 1000
+    steps: PositiveInt = 1500  # of fitted Q evaluation, for each candidate
     batch_size: PositiveInt = 256
-    spread: PositiveFloat = 0.5  # times the policy's concentrations: how near to its mean a logged action counts
-    fqe_steps: PositiveInt = 1500  # of `orl-ldm ope`, for each checkpoint
 
 
 @dataclass(frozen=True)

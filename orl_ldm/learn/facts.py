@@ -14,14 +14,10 @@ from orl_ldm.learn.data import Dataset, content_digest
 
 
 def identity(config: TrainConfig, transitions: Transitions) -> str:
-    """Digest of what has to be the same for a run to be the same: not its files, its device or its memory.
-
-    Nor what `orl-ldm ope` alone reads.
-    """
+    """Digest of what has to be the same for a run to be the same: not its files, its device or its memory."""
     others = {"critics", "ppo", "bppo", "d3rlpy"} - {config.section}
     elsewhere = {"buffers", "out", "device", "memory_limit", *others}
     settings = {name: value for name, value in asdict(config).items() if name not in elsewhere}
-    settings["judge"].pop("fqe_steps")
     return digest(settings, content_digest(transitions))
 
 

@@ -3,9 +3,10 @@
     y = r + Q'(s', E[pi(s')]);  Q <- argmin Huber(Q(s, a) - y), again and again with Q' following Q slowly
 
 with an ensemble whose members see their own resamples of the images, without pessimism and without discount: an
-estimate, not a goal.
+estimate, not a goal. Two policies are fitted from the same start and with the same batches, so that what is chance in
+it is the same for both.
 
-Legend: M members, B batch, N transitions, F observation features, A action dimensions.
+Legend: M members, B batch, N transitions, E episodes, F observation features, A action dimensions.
 """
 
 import copy
@@ -13,11 +14,13 @@ import math
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 from torch.optim import AdamW
 
 from orl_ldm.learn.config import JudgeConfig
 from orl_ldm.learn.data import Dataset
-from orl_ldm.learn.estimates import Estimate, member_weights, of_members
+from orl_ldm.learn.estimates import member_weights
+from orl_ldm.learn.metrics import explained_variance
 from orl_ldm.learn.networks import Forked
 from orl_ldm.policy import Policy
 from orl_ldm.policy.beta import mean_action, to_unit
@@ -29,40 +32,61 @@ from orl_ldm.streams import stream
 POLYAK = 0.01
 
 
-def fitted_q(policy: Policy, fitted: Dataset, judged: Dataset, config: JudgeConfig, seed: int) -> Estimate:
-    """The policy's reward on the images of `judged`, from Q-functions fitted to `fitted`."""
-    data, device = fitted, fitted.rewards.device
-    normalise = Normaliser(policy.spec.feature_names).to(device)
-    normalise.fit(data.observations)
-    effects = Effects(policy.spec, device)
-    with torch.no_grad():
-        following = to_unit(policy.spec, mean_action(policy, data.next_observations))  # (N, A): the policy is fixed
-        first = to_unit(policy.spec, mean_action(policy, judged.observations[judged.starts]))  # (E, A)
+class FittedQ:
+    """What a policy gains, told by Q-functions that are fitted to `data` when it is made."""
 
-    def inputs(observations: torch.Tensor, actions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        return torch.cat([normalise(observations), effects(actions)], dim=-1), effects.stops(actions)
+    def __init__(self, policy: Policy, data: Dataset, config: JudgeConfig, seed: int) -> None:
+        self.policy, device = policy, data.rewards.device
+        self.normalise = Normaliser(policy.spec.feature_names).to(device)
+        self.normalise.fit(data.observations)
+        self.effects = Effects(policy.spec, device)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(int(stream(seed, "judge", 1).integers(2**62)))
+            inputs = data.observations.shape[1] + self.effects.width
+            self.q = Forked(config.members, inputs, config.hidden).to(device)
+        self._fit(data, config, seed)
 
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(int(stream(seed, "judge", 1).integers(2**62)))
-        q = Forked(config.members, data.observations.shape[1] + effects.width, config.hidden).to(device)
-    target = copy.deepcopy(q)
-    (now, stops), (later, later_stops) = (
-        inputs(data.observations, data.actions),
-        inputs(data.next_observations, following),
-    )
-    weights = member_weights(data, config.members, seed)  # (M, N)
-    optimizer = AdamW(q.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True)
-    for step in range(config.fqe_steps):
-        optimizer.param_groups[0]["lr"] = config.learning_rate * 0.5 * (1 + math.cos(math.pi * step / config.fqe_steps))
-        rows = torch.from_numpy(stream(seed, "judge", 1, step).integers(len(data), size=config.batch_size)).to(device)
-        with torch.no_grad():
-            y = data.rewards[rows] + torch.where(data.ends[rows], 0.0, target(later[rows], later_stops[rows]))  # (M, B)
-        loss = F.huber_loss(q(now[rows], stops[rows]), y, reduction="none") * weights[:, rows]
-        optimizer.zero_grad()
-        loss.mean(1).sum().backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        with torch.no_grad():
-            for slow, fast in zip(target.parameters(), q.parameters(), strict=True):
-                slow.lerp_(fast, POLYAK)
-    with torch.no_grad():
-        return of_members(q(*inputs(judged.observations[judged.starts], first)), judged, seed)
+    def _fit(self, data: Dataset, config: JudgeConfig, seed: int) -> None:
+        q, target, device = self.q, copy.deepcopy(self.q), data.rewards.device
+        drawn = stream(seed, "judge", 1, 0).integers(len(data), size=(config.steps, config.batch_size))
+        rows, batches = torch.from_numpy(drawn).unique(return_inverse=True)  # type: ignore[no-untyped-call]
+        rows, batches = rows.to(device), batches.to(device)
+        weights = member_weights(data, config.members, seed)[:, rows]  # (M, rows)
+        rewards, ends = data.rewards[rows], data.ends[rows]
+        with torch.no_grad():  # all that is the same in every step
+            now = self._inputs(data.observations[rows], data.actions[rows])
+            later = self._of_policy(data.next_observations[rows])
+        optimizer = AdamW(q.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True)
+        for step, batch in enumerate(batches):
+            optimizer.param_groups[0]["lr"] = config.learning_rate * 0.5 * (1 + math.cos(math.pi * step / config.steps))
+            with torch.no_grad():
+                y = rewards[batch] + torch.where(ends[batch], 0.0, target(*(x[batch] for x in later)))  # (M, B)
+            loss = F.huber_loss(q(*(x[batch] for x in now)), y, reduction="none") * weights[:, batch]
+            optimizer.zero_grad()
+            loss.mean(1).sum().backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            with torch.no_grad():
+                for slow, fast in zip(target.parameters(), q.parameters(), strict=True):
+                    slow.lerp_(fast, POLYAK)
+
+    @torch.no_grad()
+    def gains(self, data: Dataset) -> Tensor:
+        """Gains (M, E) in standard deviations from the first states of the episodes of `data`."""
+        values: Tensor = self.q(*self._of_policy(data.observations[data.starts]))
+        return values
+
+    @torch.no_grad()
+    def explained_variance(self, data: Dataset) -> float:
+        """How well what episodes of other data gained is told by the decision that ended them."""
+        last = data.ends.nonzero()[:, 0]  # (E,)
+        gained = torch.zeros_like(data.offsets).index_add_(0, data.episode, data.rewards)  # (E,)
+        said = self.q(*self._inputs(data.observations[last], data.actions[last]))  # (M, E)
+        return explained_variance(said.mean(0), gained)
+
+    def _of_policy(self, observations: Tensor) -> tuple[Tensor, Tensor]:
+        """`_inputs` of observations (B, F) and what the policy does there."""
+        return self._inputs(observations, to_unit(self.policy.spec, mean_action(self.policy, observations)))
+
+    def _inputs(self, observations: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
+        """Of observations (B, F) and unit actions (B, A): what Q-functions see, and which of the actions stop (B,)."""
+        return torch.cat([self.normalise(observations), self.effects(actions)], dim=-1), self.effects.stops(actions)

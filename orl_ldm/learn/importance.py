@@ -4,8 +4,8 @@
     gain = sum_t sum_e w_{e,t} r_{e,t} / sum_e w_{e,t}
 
 An episode that has ended keeps its last weight in the sums of later decisions. A point has no density, so the mean
-action cannot be estimated this way: what is estimated is the *stochastic* policy, with its concentrations times
-`spread`, and its effective sample size says how many episodes still count.
+action cannot be estimated this way: what is estimated is the *stochastic* policy, and its effective sample size says
+how many episodes still count.
 
 Legend: N transitions, E episodes, I images, R resamples, T longest episode.
 """
@@ -18,7 +18,7 @@ from torch import Tensor
 from orl_ldm.learn import densities
 from orl_ldm.learn.data import Dataset
 from orl_ldm.learn.estimates import Estimate, images, resamples, summary
-from orl_ldm.policy import Explorer, Policy
+from orl_ldm.policy import Policy
 
 
 @dataclass(frozen=True)
@@ -30,28 +30,17 @@ class Weighted:
 
 
 @torch.no_grad()
-def weighted_importance(policy: Policy, data: Dataset, seed: int, spread: float = 1.0) -> Weighted:
+def weighted_importance(policy: Policy, data: Dataset, seed: int) -> Weighted:
     """The stochastic policy's reward on the images of `data`."""
-    explorer = Explorer(policy, [spread] * len(policy.spec.action_names))
-    log_weights, rewards = by_decision(log_ratios(explorer, data), data)  # (E, T), (E, T)
-    weights = normalised(log_weights)
+    log_weights, rewards = by_decision(log_ratios(policy, data), data)  # (E, T), (E, T)
+    weights = log_weights.softmax(dim=0)  # sum to 1 over the episodes
     index, count = images(data)
     above = rewards.new_zeros(count, rewards.shape[1]).index_add_(0, index, weights * rewards)  # (I, T)
     below = rewards.new_zeros(count, rewards.shape[1]).index_add_(0, index, weights)  # (I, T)
     counts = resamples(count, seed).to(rewards)  # (R, I)
     resampled = ((counts @ above) / (counts @ below).clamp(min=1e-30)).sum(1)  # (R,)
     gain = (above.sum(0) / below.sum(0)).sum()
-    return Weighted(summary(gain, resampled, data), effective(weights[:, -1]))
-
-
-def normalised(log_weights: Tensor) -> Tensor:
-    """(E, T) weights that sum to 1 over the episodes, of their logarithms."""
-    return log_weights.softmax(dim=0)
-
-
-def effective(weights: Tensor) -> float:
-    """How many of the episodes with weights (E,) count (Kish 1965)."""
-    return float(weights.sum() ** 2 / weights.square().sum())
+    return Weighted(summary(gain, resampled, data), float(1 / weights[:, -1].square().sum()))
 
 
 @torch.no_grad()

@@ -41,7 +41,7 @@ class Ensemble(nn.Module):
         return q
 
     def outputs(self, x: Tensor) -> Tensor:
-        """All outputs (M, B, O) of inputs (B, F + A), or of inputs of each member's own (M, B, F + A)."""
+        """All outputs (M, B, O) of inputs (B, F + A)."""
         return torch.baddbmm(self.biases[-1], self.hidden(x), self.weights[-1])
 
     def hidden(self, x: Tensor) -> Tensor:

@@ -7,15 +7,13 @@ import pandas as pd
 import torch
 
 from orl_ldm.errors import UserError
-from orl_ldm.learn import doubly_robust
 from orl_ldm.learn.acceptance import judged_as
 from orl_ldm.learn.config import TrainConfig
 from orl_ldm.learn.data import Dataset, load
 from orl_ldm.learn.estimates import difference, of_members
-from orl_ldm.learn.fqe import fitted_q
+from orl_ldm.learn.fqe import FittedQ
 from orl_ldm.learn.holdout import FEWEST, share, split
 from orl_ldm.learn.importance import weighted_importance
-from orl_ldm.learn.model import Model, estimate
 from orl_ldm.policy import Policy, load_policy
 
 
@@ -39,8 +37,8 @@ def estimates(
 ) -> tuple[pd.DataFrame, frozenset[int]]:
     """(a row for each checkpoint, ids of the held-out images that the estimates are of).
 
-    The columns of an estimator `name` (wdr, model, fqe, wis) are name, name_low and name_high. WIS is of the stochastic
-    policy, the others are of its mean action.
+    The columns of an estimator `name` (fqe, wis) are name, name_low and name_high. FQE is of the policy's mean action,
+    WIS of the stochastic policy.
 
     Raises UserError when no images are held out, and for policies that do not fit the buffer.
     """
@@ -51,17 +49,12 @@ def estimates(
             "collect more images, or hold out another share"
         )
     learned = share(learned, config.share)
-    model = fitted(learned, config)
     rows = []
     for number, (name, folder) in enumerate(folders.items()):
         policy = opened(folder, held)
         weighted = weighted_importance(policy, held, config.seed)
-        found = {
-            "wdr": doubly_robust.estimate(model, policy, held, config.seed),
-            "model": estimate(model, policy, held, config.seed),
-            "fqe": fitted_q(policy, learned, held, config.judge, config.seed),
-            "wis": weighted.estimate,
-        }
+        gains = FittedQ(policy, learned, config.judge, config.seed).gains(held)
+        found = {"fqe": of_members(gains, held, config.seed), "wis": weighted.estimate}
         row: dict[str, str | float] = {"checkpoint": name}
         for key, one in found.items():
             row |= {key: one.reward, f"{key}_low": one.low, f"{key}_high": one.high}
@@ -71,30 +64,22 @@ def estimates(
 
 
 def judged_together(config: TrainConfig, folders: Sequence[str]) -> tuple[list[float], int]:
-    """(estimated reward of each policy, number of the accepted one) by one judge, fitted to the buffers of `config`.
+    """(estimated reward of each policy, number of the accepted one), all judged from the buffers of `config`.
 
-    What the policies' own trainings say cannot be compared: each had a judge of its own, and the less a judge was
-    fitted to, the more it promises. Accepted is the latest that is level with the best, as in a training. With too few
+    What the policies' own trainings say cannot be compared: their judges had seen less, and the less a judge was fitted
+    to, the more it promises. Accepted is the latest that is level with the best, as in a training. With too few
     images to hold any out, the estimates are the learners' own, and the last is accepted.
     """
     learned, held = split(load(config, torch.device("cpu"))[0], config.judge.held_out)
     if held is None:
         return [float(load_policy(folder)[1]["estimated_reward"]) for folder in folders], len(folders) - 1
     learned = share(learned, config.share)
-    model = fitted(learned, config)
-    gains = [doubly_robust.corrected(model, opened(folder, held), held) for folder in folders]
+    gains = [FittedQ(opened(one, held), learned, config.judge, config.seed).gains(held) for one in folders]
     estimated = [of_members(gain, held, config.seed).reward for gain in gains]
     best = gains[max(range(len(gains)), key=estimated.__getitem__)]
     behind = [difference(best, gain, held, config.seed) for gain in gains]
     level = [number for number, (mean, error) in enumerate(behind) if mean <= config.judge.margin * error]
     return estimated, level[-1]
-
-
-def fitted(learned: Dataset, config: TrainConfig) -> Model:
-    """A judge, fitted to what is learned from."""
-    model = Model(learned, config.judge, config.seed)
-    model.fit(learned, config.seed)
-    return model
 
 
 def opened(folder: str | Path, data: Dataset) -> Policy:

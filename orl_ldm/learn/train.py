@@ -95,7 +95,6 @@ def train(config: TrainConfig, progress: bool = True) -> Path:
         if not state.epochs:
             for made in ("checkpoints", "ope"):  # by a run with other settings
                 shutil.rmtree(out / made, ignore_errors=True)
-            judge.begin()
         learn(learner, judge, parts, state, config, console)
     facts = describe(config, data, transitions, state)
     facts |= acceptance.facts(state, judge, facts["behavior_reward"])

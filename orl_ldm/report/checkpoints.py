@@ -12,7 +12,7 @@ from orl_ldm.report.cells import Cell, Row, Table
 from orl_ldm.report.style import MARKERS, WIDTH, Theme, save
 
 #: Column of an estimate -> what it is called.
-LABELS = {"wdr": "WDR, the judge", "model": "model, played", "fqe": "FQE", "wis": "WIS"}
+LABELS = {"fqe": "FQE, the judge", "wis": "WIS"}
 
 
 def read(folder: Path) -> tuple[pd.DataFrame, dict[str, Any]] | None:

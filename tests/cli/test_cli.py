@@ -236,7 +236,7 @@ def test_checkpoints_are_estimated_and_replayed(
     tmp_path: Path, settings: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     values = {
-        "collect.images": 16, "train.judge.held_out": 0.4, "train.judge.steps": 20, "train.judge.fqe_steps": 20,
+        "collect.images": 16, "train.judge.held_out": 0.4, "train.judge.steps": 20,
         "train.critics.epochs": 4,
     }  # fmt: skip
     more = [part for key, value in values.items() for part in ("--set", f"{key}={value}")]

@@ -89,6 +89,7 @@ def test_td3_plus_bc_aims_better_than_the_behaviour(tmp_path: Path) -> None:
         "d3rlpy-td3plusbc",
         weights=toys.WEIGHTS,
         d3rlpy=D3rlpyConfig(epochs=5),
+        judge=JudgeConfig(held_out=0),
     )
     assert toys.play(toy, load_policy(train(config, progress=False))[0]) > behaviour + 0.3
 
@@ -98,5 +99,5 @@ def test_what_it_needs_is_said(buffer: Path, tmp_path: Path, monkeypatch: pytest
     with pytest.raises(UserError, match=r"train.algo = 'd3rlpy-iql' knows no train.hold"):
         train(replace(config, hold={"aim": 0.5}), progress=False)
     monkeypatch.setitem(sys.modules, "d3rlpy", None)
-    with pytest.raises(UserError, match=r"needs the extra: pip install 'orl-ldm\[d3rlpy\]'"):
+    with pytest.raises(UserError, match=r"needs the extra: pip install -e '.\[d3rlpy\]'"):
         train(config, progress=False)

@@ -10,10 +10,9 @@ import torch.nn.functional as F
 import toy_processes as toys
 
 from orl_ldm.buffer import read
-from orl_ldm.learn import CriticConfig, TrainConfig, train
+from orl_ldm.learn import CriticConfig, JudgeConfig, TrainConfig, train
 from orl_ldm.learn.critics import Critics
 from orl_ldm.learn.data import load
-from orl_ldm.learn.model import Model
 from orl_ldm.learn.networks import Ensemble, Forked, pessimistic
 from orl_ldm.policy import BetaPolicy, PlannedPolicy, PolicySpec, load_policy, under
 from orl_ldm.policy.beta import mean_action, to_unit
@@ -21,13 +20,20 @@ from orl_ldm.reward import PSNR_SCALE
 
 #: The default recipe in small: networks and batches for problems of two features; what suits an image can be told.
 SMALL = CriticConfig(critic_hidden=(64, 64), batch_size=256, epochs=15, sight=1.0)
+#: The learner by itself, on all images.
+ALONE = JudgeConfig(held_out=0)
 
 
 def trained(toy: toys.Toy, folder: Path, images: int = 100) -> tuple[float, BetaPolicy]:
     """(mean reward of the behaviour, the policy learned from it)."""
     behaviour = toys.collect(toy, folder / "buffer", images)
     config = TrainConfig(
-        (str(folder / "buffer"),), str(folder / "run"), weights=toys.WEIGHTS, hidden=(64, 64), critics=SMALL
+        (str(folder / "buffer"),),
+        str(folder / "run"),
+        weights=toys.WEIGHTS,
+        hidden=(64, 64),
+        critics=SMALL,
+        judge=ALONE,
     )
     return behaviour, load_policy(train(config, progress=False))[0]
 
@@ -79,7 +85,8 @@ def test_half_way_from_one_plan_for_all_to_what_suits_each_image(tmp_path: Path)
     """The plan is the action that is best on average; from there the policy goes as far as it is told."""
     toy, sight = Positioned(), replace(SMALL, first_sight=0.5)
     toys.collect(toy, tmp_path / "buffer", images=100)
-    config = TrainConfig((str(tmp_path / "buffer"),), str(tmp_path / "run"), weights=toys.WEIGHTS, critics=sight)
+    folders = (str(tmp_path / "buffer"),), str(tmp_path / "run")
+    config = TrainConfig(*folders, weights=toys.WEIGHTS, critics=sight, judge=ALONE)
     policy, _ = load_policy(train(config, progress=False))
     assert isinstance(policy, PlannedPolicy)
     character = np.linspace(-1, 1, 201, dtype=np.float32)
@@ -135,7 +142,8 @@ def test_one_policy_serves_every_preference(tmp_path: Path) -> None:
     """PSNR wants one action and SSIM another: the dial moves between them, and past policies stay as they were."""
     toy = toys.Dial()
     toys.collect(toy, tmp_path / "buffer", images=100)
-    config = TrainConfig((str(tmp_path / "buffer"),), str(tmp_path / "run"), hidden=(64, 64), critics=SMALL, dial=True)
+    folders = (str(tmp_path / "buffer"),), str(tmp_path / "run")
+    config = TrainConfig(*folders, hidden=(64, 64), critics=SMALL, dial=True, judge=ALONE)
     policy, facts = load_policy(train(config, progress=False))
     assert policy.spec.preference_names == ("psnr", "ssim", "lpips", "nfe")
     means = []
@@ -215,19 +223,16 @@ def test_where_an_episode_begins_targets_have_a_pessimism_of_their_own(tmp_path:
     assert Critics(named, config).pessimism(observations).tolist() == [SMALL.first_pessimism, SMALL.target_pessimism]
 
 
-def test_what_judges_actions_sees_what_they_do(tmp_path: Path) -> None:
-    """A step beyond its limit is the step at the limit, to critics and to the judge's model."""
+def test_critics_see_what_actions_do(tmp_path: Path) -> None:
+    """A step beyond its limit is the step at the limit."""
     toys.collect(toys.Patience(), tmp_path / "buffer", 10)
     config = TrainConfig((str(tmp_path / "buffer"),), "", weights=toys.WEIGHTS, critics=SMALL)
     data = load(config, torch.device("cpu"))[0]
     spec = replace(data.spec, action_names=("step", "other"), action_low=(-0.25, 0.0), action_high=(1.0, 1.0))
     named = replace(data, spec=spec)
-    learner, model = Critics(named, config), Model(named, config.judge, seed=0)
+    learner = Critics(named, config)
     states = data.observations[:1].expand(3, -1)
     actions = to_unit(spec, torch.tensor([[-0.2, 0.5], [-0.1, 0.5], [0.1, 0.5]]))
-    for said in (
-        learner.q(learner.critic, states, actions).T,
-        model.net.outputs(model.inputs(states, actions)).transpose(0, 1),
-    ):
-        assert torch.equal(said[0], said[1])
-        assert not torch.equal(said[1], said[2])
+    said = learner.q(learner.critic, states, actions).T
+    assert torch.equal(said[0], said[1])
+    assert not torch.equal(said[1], said[2])

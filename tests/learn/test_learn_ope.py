@@ -18,17 +18,15 @@ from orl_ldm.learn.acceptance import Acceptance, is_due
 from orl_ldm.learn.checkpoint import Progress
 from orl_ldm.learn.critics import Critics
 from orl_ldm.learn.data import Dataset, load
-from orl_ldm.learn.doubly_robust import corrected
-from orl_ldm.learn.estimates import difference, images, of_members
-from orl_ldm.learn.fqe import fitted_q
+from orl_ldm.learn.estimates import difference, of_members
+from orl_ldm.learn.fqe import FittedQ
 from orl_ldm.learn.holdout import drawn, part, share, split
-from orl_ldm.learn.importance import by_decision, effective, log_ratios, normalised, weighted_importance
+from orl_ldm.learn.importance import weighted_importance
 from orl_ldm.learn.metrics import Metrics
-from orl_ldm.learn.model import Model, estimate, played
 from orl_ldm.learn.ope import checkpoints, estimates
-from orl_ldm.policy import BetaPolicy, BroadPolicy, Explorer, load_policy
+from orl_ldm.policy import BetaPolicy, BroadPolicy, load_policy
 
-JUDGE = JudgeConfig(hidden=(32, 32), steps=800, fqe_steps=500)
+JUDGE = JudgeConfig(hidden=(32, 32), steps=500)
 #: Means of (go, aim), from stopping at once to going on with ever better aim.
 PLANS = [(0.3, 0.5), (0.8, 0.05), (0.8, 0.95), (0.8, 0.2), (0.8, 0.4), (0.8, 0.5)]
 
@@ -51,7 +49,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> TrainConfig:
         hidden=(16, 16),
         device="cpu",
         critics=CriticConfig(critic_hidden=(16, 16), batch_size=64, epochs=6, steps=5),
-        judge=replace(JUDGE, held_out=0.3, fqe_steps=50),
+        judge=replace(JUDGE, held_out=0.3, steps=50),
     )
 
 
@@ -84,27 +82,16 @@ def test_too_few_images_are_not_split(data: Dataset) -> None:
     assert split(data, 0.0)[1] is None
 
 
-def test_a_model_ranks_plans_as_their_replay_does(data: Dataset) -> None:
-    learned, held = split(data, 0.3)
-    assert held is not None
-    model = Model(learned, JUDGE, 0)
-    model.fit(learned, 0)
-    plans = [Plan(toys.Patience(), mean) for mean in PLANS]
-    found = [estimate(model, plan, held, 0) for plan in plans]
-    assert spearmanr([one.reward for one in found], worth(plans, held)).statistic >= 0.9
-    assert all(one.low < one.reward < one.high and one.standard_error > 0 for one in found)
-    assert model.explained_variance(held) > 0.5
-    again = Model(learned, JUDGE, 0)
-    again.fit(learned, 0)
-    assert estimate(again, plans[0], held, 0) == found[0]
-
-
 def test_fitted_q_ranks_plans_as_their_replay_does(data: Dataset) -> None:
     learned, held = split(data, 0.3)
     assert held is not None
     plans = [Plan(toys.Patience(), mean) for mean in PLANS]
-    found = [fitted_q(plan, learned, held, JUDGE, 0).reward for plan in plans]
-    assert spearmanr(found, worth(plans, held)).statistic >= 0.9
+    judges = [FittedQ(plan, learned, JUDGE, 0) for plan in plans]
+    found = [of_members(judge.gains(held), held, 0) for judge in judges]
+    assert spearmanr([one.reward for one in found], worth(plans, held)).statistic >= 0.9
+    assert all(one.low < one.reward < one.high and one.standard_error > 0 for one in found)
+    assert all(judge.explained_variance(held) > 0.5 for judge in judges)
+    assert torch.equal(FittedQ(plans[0], learned, JUDGE, 0).gains(held), judges[0].gains(held))
 
 
 def test_fitted_q_sees_what_actions_do(data: Dataset) -> None:
@@ -113,9 +100,9 @@ def test_fitted_q_sees_what_actions_do(data: Dataset) -> None:
     learned, held = split(replace(data, spec=spec), 0.3)
     assert held is not None
     plans = [BroadPolicy(spec, (20 * go, 10.0), (20 * (1 - go), 10.0)) for go in (0.2, 0.5, 0.8)]
-    stop, stop_too, go_on = (fitted_q(plan, learned, held, JUDGE, 0).reward for plan in plans)
+    stop, stop_too, go_on = (float(FittedQ(plan, learned, JUDGE, 0).gains(held).mean()) for plan in plans)
     assert stop == stop_too
-    assert go_on > stop + 0.1
+    assert held.scale * (go_on - stop) > 0.1
 
 
 def test_importance_sampling_of_the_behaviour_is_the_behaviour(data: Dataset) -> None:
@@ -130,44 +117,10 @@ def test_importance_sampling_finds_the_better_plan_and_says_what_it_rests_on(dat
     assert 5 < good.effective_sample_size < len(data.starts) / 2
 
 
-def test_logged_episodes_put_a_model_right_that_knows_nothing(data: Dataset) -> None:
-    plans = [Plan(toys.Patience(), PLANS[number]) for number in (0, 4, 5)]  # of which enough was logged
-    unfitted, truth = Model(data, JUDGE, 0), np.array(worth(plans, data))
-    alone = np.array([float(played(unfitted, plan, data, data.starts).mean()) for plan in plans])
-    right = np.array([float(corrected(unfitted, plan, data).mean()) for plan in plans])
-    assert np.abs(right - truth).max() < 0.25 < np.abs(alone - truth).min()
-
-
-def test_images_with_few_episodes_are_put_right_as_others_are(data: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The mean over images is the sum over episodes, for a model that always says 10, however many an image has."""
-    kept = torch.rand(len(data.starts), generator=torch.Generator().manual_seed(0)) < 0.6
-    unlike, plan = part(data, kept), Plan(toys.Patience(), PLANS[4])
-    model = Model(data, JUDGE, 0)
-    monkeypatch.setattr(model, "play", lambda policy, seen, first=None: torch.full((2, len(seen)), 10.0))
-    weights = normalised(by_decision(log_ratios(Explorer(plan, [JUDGE.spread] * 2), unlike), unlike)[0])  # (E, T)
-    total = 0.0
-    for row in range(len(unlike)):
-        episode = int(unlike.episode[row])
-        number = row - int(unlike.starts[episode])
-        total += float(weights[episode, number]) * (float(unlike.rewards[row]) - 10)
-        total += float(weights[episode, number - 1]) * 10 if number else 0
-    count = effective(weights[:, -1])
-    index, image_count = images(unlike)
-    by_image = torch.zeros(image_count).index_add_(0, index, corrected(model, plan, unlike)[0]) / torch.bincount(index)
-    assert torch.bincount(index).unique().numel() > 2
-    assert float(by_image.mean()) == pytest.approx(10 + total * (count - 1) / (count + 1), abs=1e-3)
-
-
-def test_a_model_stands_where_no_logged_action_is_near(data: Dataset) -> None:
-    model, far = Model(data, JUDGE, 0), Plan(toys.Patience(), (0.999, 0.5), 1e6)
-    torch.testing.assert_close(corrected(model, far, data), played(model, far, data, data.starts))
-
-
 def test_the_latest_that_is_not_clearly_behind_the_best_is_accepted(data: Dataset) -> None:
     learned, held = split(data, 0.3)
     good, level, bad = (constant(data, aim) for aim in (0.0, 1e-6, 3.0))
     judge = Acceptance(good, learned, held, JUDGE, 0)
-    judge.begin()
     state, accepted = Progress("any"), []
     for epoch, policy in enumerate((bad, good, bad, level, bad), 1):
         state.epochs = epoch
@@ -181,8 +134,8 @@ def test_the_latest_that_is_not_clearly_behind_the_best_is_accepted(data: Datase
 def test_what_two_policies_share_cancels_in_their_difference(data: Dataset) -> None:
     learned, held = split(data, 0.3)
     assert held is not None
-    model = Model(learned, JUDGE, 0)
-    one, other = (played(model, Plan(toys.Patience(), PLANS[0]), held, held.starts) + shift for shift in (0.0, 0.25))
+    gains = FittedQ(Plan(toys.Patience(), PLANS[0]), learned, JUDGE, 0).gains(held)
+    one, other = (gains + shift for shift in (0.0, 0.25))
     mean, error = difference(other, one, held, 0)
     assert (mean, error) == (pytest.approx(0.25 * held.scale), pytest.approx(0, abs=1e-6))
     assert of_members(one, held, 0).standard_error > 1e-4
@@ -240,7 +193,7 @@ def test_checkpoints_are_kept_on_request_and_estimated(config: TrainConfig, tmp_
     assert list(kept) == ["run/epoch-00002", "run/epoch-00004", "run/epoch-00006"]
     frame, held = estimates(config, kept)
     judged = {entry["epoch"]: entry["reward"] for entry in load_policy(policy)[1]["judged"]}
-    np.testing.assert_allclose(frame["wdr"], [judged[2], judged[4], judged[6]], rtol=1e-6)  # as training judged
+    np.testing.assert_allclose(frame["fqe"], [judged[2], judged[4], judged[6]], rtol=1e-6)  # as training judged
     assert len(held) >= 4
     other = replace(config, out=str(tmp_path / "other" / "run"), seed=1)
     train(other, progress=False)

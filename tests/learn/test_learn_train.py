@@ -17,7 +17,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from orl_ldm.alone import alone
 from orl_ldm.config import build
 from orl_ldm.errors import UserError
-from orl_ldm.learn import BPPOConfig, CriticConfig, PPOConfig, TrainConfig, train
+from orl_ldm.learn import BPPOConfig, CriticConfig, JudgeConfig, PPOConfig, TrainConfig, train
 from orl_ldm.learn.bppo import BPPO
 from orl_ldm.learn.checkpoint import load as load_checkpoint
 from orl_ldm.learn.critics import Critics
@@ -59,6 +59,7 @@ def config(request: pytest.FixtureRequest, buffer: Path, tmp_path: Path) -> Trai
         critics=TINY["critics"],  # type: ignore[arg-type]
         ppo=TINY["ppo"],  # type: ignore[arg-type]
         bppo=TINY["bppo"],  # type: ignore[arg-type]
+        judge=JudgeConfig(steps=20),
     )
 
 
