@@ -129,7 +129,7 @@ def _library(name: str) -> Any:
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        raise UserError(f"this format needs {name.split('.')[0]}: pip install 'orl-ldm[export]'") from error
+        raise UserError(f"this format needs {name.split('.')[0]}: pip install -e '.[export]'") from error
 
 
 @contextlib.contextmanager

@@ -65,7 +65,7 @@ class Store:
         try:
             self._fs, root = fsspec.core.url_to_fs(self.url)
         except ImportError as error:
-            extra = "; pip install 'orl-ldm[s3]' brings it" if self.url.startswith(("s3:", "s3a:")) else ""
+            extra = "; pip install -e '.[s3]' brings it" if self.url.startswith(("s3:", "s3a:")) else ""
             raise UserError(f"cannot open the buffer {self.url}: {error}{extra}") from error
         except ValueError as error:
             raise UserError(f"cannot open the buffer {self.url}: {error}") from error

@@ -147,7 +147,7 @@ def network(path: str, scale: int, device: torch.device) -> Method:
     try:
         from spandrel import ImageModelDescriptor, ModelLoader
     except ImportError:
-        raise UserError("evaluate.spandrel needs the extra: pip install 'orl-ldm[spandrel]'") from None
+        raise UserError("evaluate.spandrel needs the extra: pip install -e '.[spandrel]'") from None
     try:
         model = ModelLoader(device=device).load_from_file(path)
     except FileNotFoundError:

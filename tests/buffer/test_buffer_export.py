@@ -80,7 +80,7 @@ def test_a_library_that_is_absent_is_named_with_its_extra(
 ) -> None:
     for loaded in [key for key in sys.modules if key.split(".")[0] == module]:
         monkeypatch.setitem(sys.modules, loaded, None)
-    with pytest.raises(UserError, match=rf"this format needs {module}: pip install 'orl-ldm\[export\]'"):
+    with pytest.raises(UserError, match=rf"this format needs {module}: pip install -e '.\[export\]'"):
         export(transitions, tmp_path / "x" / "out-v0", form)  # type: ignore[arg-type]
     assert list((tmp_path / "x").iterdir()) == []
 

@@ -341,9 +341,7 @@ def test_what_must_not_be_read_is_neither_replaced_nor_pruned(tmp_path: Path, mo
 def test_a_missing_client_library_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules["fsspec.registry"]._registry, "s3", raising=False)
     monkeypatch.setitem(sys.modules, "s3fs", None)
-    with pytest.raises(
-        UserError, match=r"cannot open the buffer s3://team/x: .*; pip install 'orl-ldm\[s3\]' brings it"
-    ):
+    with pytest.raises(UserError, match=r"cannot open the buffer s3://team/x: .*; pip install -e '.\[s3\]' brings it"):
         read("s3://team/x")
 
 
