@@ -39,7 +39,7 @@ evaluate: setup  ## Score it on held-out images and report
 report: setup  ## Write tables, figures and page of an evaluation again
 	$(RUN) report $(PIPELINE) $(SET)
 
-pretrain: setup  ## Train an LDM of your own          (PIPELINE=pretrain, SET='--set sources=[...]')
+pretrain: setup  ## Train an LDM of your own          (PIPELINE=pretrain, SET="--set 'sources=[{source=\"my/images\"}]'")
 	$(RUN) pretrain $(if $(filter pretrain%,$(PIPELINE)),$(PIPELINE),pretrain) $(SET)
 
 test: setup lint  ## Lint, types, import contracts and all tests
@@ -51,5 +51,5 @@ lint: setup
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
 
-clean:  ## Remove runs and caches, keep .venv
+clean:  ## Remove runs (buffers and policies too) and caches, keep .venv
 	rm -rf runs .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
