@@ -19,6 +19,13 @@ from orl_ldm.images.synthetic import SCENES
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data" / "resisc45"
 
 
+def save(folder: Path, *files: str) -> None:
+    """Small pictures."""
+    for file in files:
+        (folder / file).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8)).save(folder / file)
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """An imagefolder: two splits, two classes, three images each."""
@@ -65,6 +72,44 @@ def test_images_without_a_label_are_of_one_scene(folder: Path, tmp_path: Path) -
     (tmp_path / "hub").mkdir()
     unlabelled.to_parquet(tmp_path / "hub" / "test-00000.parquet")
     assert {ref.scene for ref in open_images(str(tmp_path / "hub"), "test")} == {"all"}
+
+
+@pytest.mark.parametrize("layout", ["train/forest/{}.png", "forest/{}.png", "train/forest/{}.png test/x.png"])
+def test_a_single_class_and_other_splits_change_no_names(tmp_path: Path, layout: str) -> None:
+    save(tmp_path, *(file.format(name) for file in layout.split() for name in "ab"))
+    assert [ref.name for ref in open_images(str(tmp_path), "train", ("forest",))] == [
+        "train/forest/a",
+        "train/forest/b",
+    ]
+
+
+@pytest.mark.parametrize("layout", ["{}.png", "train/{}.png", "training_set/{}.png", "train/{}.png test/{}.png"])
+def test_images_in_no_class_folder_are_of_one_scene(tmp_path: Path, layout: str) -> None:
+    save(tmp_path, *(file.format(name) for file in layout.split() for name in "ab"))
+    assert [ref.name for ref in open_images(str(tmp_path), "train")] == ["train/all/a", "train/all/b"]
+
+
+@pytest.mark.parametrize("stray", ["test/overview.png", "test/river/north/overview.png"])
+def test_an_image_beside_the_class_folders_is_named(folder: Path, stray: str) -> None:
+    save(folder, stray)
+    with pytest.raises(UserError, match=rf"'{folder / stray}' is not as deep in folders as other images of split 'te"):
+        open_images(str(folder), "test")
+    assert {ref.scene for ref in open_images(str(folder), "train")} == {"airport", "river"}
+
+
+def test_labels_may_be_names(folder: Path, tmp_path: Path) -> None:
+    rows = datasets.load_dataset("imagefolder", data_dir=str(folder))["test"]
+    (tmp_path / "hub").mkdir()
+    rows.remove_columns("label").add_column("label", ["lake"] * 4 + ["", None]).to_parquet(
+        tmp_path / "hub" / "test-00000.parquet"
+    )
+    refs = open_images(str(tmp_path / "hub"), "test")
+    assert [ref.scene for ref in refs] == ["all"] * 2 + ["lake"] * 4
+
+
+def test_a_metadata_file_says_what_the_scenes_are(folder: Path) -> None:
+    (folder / "test" / "metadata.csv").write_text("file_name,label\nairport/airport_000.png,lake\n")
+    assert [ref.name for ref in open_images(str(folder), "test")] == ["test/lake/airport_000"]
 
 
 def test_more_than_eight_bits_are_not_clipped_in_silence(tmp_path: Path) -> None:
