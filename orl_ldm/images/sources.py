@@ -59,8 +59,9 @@ def open_images(
 ) -> list[ImageRef]:
     """The selected images of one split, sorted by name.
 
-    `classes` keeps only these scenes; `count` > 0 then draws that many, spread evenly
-    over the scenes, by the hash of (seed, name). Raises UserError when the source, the split or a class does not exist.
+    `classes` keeps only these scenes; `count` > 0 then draws that many, or all if there are fewer, spread evenly over
+    the scenes, by the hash of (seed, name). A larger draw holds a smaller one, except of synthetic scenes, of which
+    there are as many as are asked for. Raises UserError when the source, the split or a class does not exist.
     """
     refs = list(_synthetic(split, count, seed, classes) if source == "synthetic" else _dataset(source, split))
     if classes:
@@ -89,7 +90,7 @@ def _draw(refs: list[ImageRef], count: int, seed: int) -> list[ImageRef]:
 
 
 def _synthetic(split: str, count: int, seed: int, classes: Sequence[str]) -> Iterator[ImageRef]:
-    """At least `count` of these classes, or 256 of all.
+    """At least `count` of these classes, or 256 of all: what a draw is made from grows with `count`.
 
     Scenes are rendered on demand; each split has a seed of its own, so that no scene is in two of them.
     """
@@ -134,7 +135,10 @@ def _paths(rows: datasets.Dataset, image_key: str) -> list[str | None]:
 
 def _row_pixels(rows: Any, index: int, image_key: str, name: str) -> Pixels:
     try:
-        return _rgb(rows[index][image_key])
+        image = rows[index][image_key]
+        if image is None:
+            raise ValueError("its row holds none")
+        return _rgb(image)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise UserError(f"could not read the image {name!r}: {error}") from error
 
@@ -153,7 +157,10 @@ def _load(source: str, split: str) -> datasets.Dataset:
                 raise UserError(f"{source!r} is a saved data set of the split {str(rows.split or 'train')!r} alone")
             return rows
         if (folder / "dataset_dict.json").exists():
-            return datasets.load_from_disk(source)[split]
+            splits = datasets.load_from_disk(source)
+            if split not in splits:
+                raise UserError(f"{source!r} is a saved data set without split {split!r}; it has: {', '.join(splits)}")
+            return splits[split]
         if any(folder.rglob("*.parquet")):
             return datasets.load_dataset("parquet", data_dir=source, split=split)
         return _imagefolder(source, split)

@@ -66,6 +66,12 @@ def test_a_saved_split_is_no_other_split(folder: Path, tmp_path: Path) -> None:
         open_images(str(tmp_path / "saved"), "test")
 
 
+def test_a_saved_data_set_names_its_splits(folder: Path, tmp_path: Path) -> None:
+    datasets.load_dataset("imagefolder", data_dir=str(folder)).save_to_disk(tmp_path / "saved")
+    with pytest.raises(UserError, match=r"a saved data set without split 'valid'; it has: (train, test|test, train)$"):
+        open_images(str(tmp_path / "saved"), "valid")
+
+
 def test_images_without_a_label_are_of_one_scene(folder: Path, tmp_path: Path) -> None:
     rows = datasets.load_dataset("imagefolder", data_dir=str(folder))["test"]
     unlabelled = rows.map(lambda row: {"label": -1}, features=rows.features)
@@ -166,6 +172,18 @@ def test_unreadable_and_tiny_images_are_named(folder: Path) -> None:
         load_pairs(refs[:1], DataConfig(size=32))
     with pytest.raises(UserError, match=r"'test/river/river_000' is 1x1 pixels; this pipeline needs at least 32x32"):
         load_pairs(refs[3:4], DataConfig(size=32))
+
+
+def test_a_row_without_an_image_is_named(folder: Path, tmp_path: Path) -> None:
+    rows = datasets.load_dataset("imagefolder", data_dir=str(folder))["test"]
+    (tmp_path / "hub").mkdir()
+    rows.map(lambda row, i: {"image": None if i == 2 else row["image"]}, with_indices=True).to_parquet(
+        tmp_path / "hub" / "test-00000.parquet"
+    )
+    refs = open_images(str(tmp_path / "hub"), "test")
+    assert refs[1].load().shape == (40, 48, 3)
+    with pytest.raises(UserError, match="could not read the image 'test/airport/000002': its row holds none"):
+        refs[2].load()
 
 
 def test_bicubic_is_pillow_s_antialiased_bicubic() -> None:
