@@ -17,6 +17,7 @@ from orl_ldm.images.sources import open_images
 from orl_ldm.images.synthetic import SCENES
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data" / "resisc45"
+SPLITS = Path(__file__).parents[2] / "data" / "splits"
 
 
 def save(folder: Path, *files: str) -> None:
@@ -126,11 +127,25 @@ def test_more_than_eight_bits_are_not_clipped_in_silence(tmp_path: Path) -> None
 
 
 def test_a_draw_is_fixed_spread_over_scenes_and_independent_of_other_files(folder: Path) -> None:
-    drawn = open_images(str(folder), "train", count=4, seed=1)
-    assert [ref.scene for ref in drawn] == ["airport", "airport", "river", "river"]
-    assert drawn[0].name == open_images(str(folder), "train", count=4, seed=1)[0].name
-    only = open_images(str(folder), "train", classes=["river"], count=2, seed=1)
-    assert [ref.name for ref in only] == [ref.name for ref in drawn if ref.scene == "river"]
+    save(folder, *(f"train/river/{i}.png" for i in range(9)))
+
+    def drawn(seed: int, classes: tuple[str, ...] = (), count: int = 4) -> list[str]:
+        return [ref.name for ref in open_images(str(folder), "train", classes, count, seed)]
+
+    scenes = [ref.scene for ref in open_images(str(folder), "train", count=4, seed=1)]
+    assert scenes == ["airport", "airport", "river", "river"]
+    both, rivers = drawn(1), drawn(1, ("river",), 2)
+    assert drawn(1) == both
+    assert drawn(2) != both
+    assert rivers == [name for name in both if "/river/" in name]
+    files = sorted((folder / "train" / "river").iterdir())
+    next(path for path in files if f"train/river/{path.stem}" not in rivers).unlink()
+    assert drawn(1, ("river",), 2) == rivers
+
+
+def test_the_shipped_list_of_the_demo_s_test_images_is_drawn() -> None:
+    listed = (SPLITS / "demo-test.txt").read_text().split()
+    assert [ref.name for ref in open_images("synthetic", "test", count=32, seed=42)] == listed
 
 
 def test_synthetic_scenes_of_a_class_are_as_many_as_asked_for() -> None:
@@ -209,3 +224,5 @@ def test_real_resisc45_is_read() -> None:
     refs = open_images(str(SHARED), "test", count=24)
     assert len({ref.scene for ref in refs}) == 12
     assert refs[0].load().shape == (256, 256, 3)
+    listed = (SPLITS / "resisc45-local-test.txt").read_text().split()
+    assert [ref.name for ref in open_images(str(SHARED), "test", count=204, seed=42)] == listed
