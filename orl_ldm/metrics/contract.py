@@ -3,11 +3,14 @@
 B images, C channels, H x W pixels.
 """
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from orl_ldm.errors import UserError
 
 SMALLEST_SSIM = 11  # px: the side of SSIM's window
 SMALLEST_LPIPS = 31  # px: below this AlexNet's second max-pooling has no window left
@@ -74,14 +77,22 @@ def luma(x: Tensor) -> Tensor:
 
 
 def check_pair(output: Tensor, target: Tensor) -> None:
-    """Raise ValueError, saying which tensor and why, unless both are float (B, 3, H, W) in [0, 1] of one shape."""
+    """Raise ValueError, saying which tensor and why, unless both are float (B, 3, H, W) in [0, 1] of one shape.
+
+    Raises UserError for values that are not finite: those are no programmer's mistake.
+    """
     for name, x in (("output", output), ("target", target)):
         if x.ndim != 4 or x.shape[1] != 3 or x.numel() == 0:
             raise ValueError(f"{name} has shape {tuple(x.shape)}; metrics take RGB images as (B, 3, H, W)")
         if not x.is_floating_point():
             raise ValueError(f"{name} is {x.dtype}; metrics take floats in [0, 1] (divide 8-bit images by 255)")
         low, high = x.min().item(), x.max().item()
-        if not (low >= -RANGE_SLACK and high <= 1 + RANGE_SLACK):  # written so that NaN fails too
+        if not (math.isfinite(low) and math.isfinite(high)):
+            raise UserError(
+                f"metrics cannot score {name} images whose values are not finite: an LDM in float16 may overflow "
+                "(set ldm.dtype to bfloat16 or float32)"
+            )
+        if low < -RANGE_SLACK or high > 1 + RANGE_SLACK:
             raise ValueError(
                 f"{name} has values in [{low:.3g}, {high:.3g}]; metrics take [0, 1] "
                 "(a [-1, 1] image becomes one by x / 2 + 0.5)"

@@ -39,7 +39,7 @@ class Metrics:
 
         Raises:
             ValueError: shapes differ or are not RGB batches, the dtype is no float, or values leave [0, 1].
-            UserError: the images, after cropping, are under 31 px on a side.
+            UserError: the images, after cropping, are under 31 px on a side, or values are not finite.
         """
         check_pair(output, target)
         height, width = (side - 2 * self.contract.crop for side in output.shape[-2:])

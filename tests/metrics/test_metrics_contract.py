@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from orl_ldm.errors import UserError
 from orl_ldm.metrics import Contract, quantize
 from orl_ldm.metrics.contract import check_pair, luma
 
@@ -48,7 +49,6 @@ GOOD = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     [
         (GOOD * 2 - 1, r"values in \[-1, 1\].*x / 2 \+ 0.5"),
         (GOOD * 255, r"metrics take \[0, 1\]"),
-        (torch.full_like(GOOD, torch.nan), "nan"),
         ((GOOD * 255).byte(), "uint8.*divide 8-bit images by 255"),
         (GOOD[0], r"shape \(3, 32, 32\).*\(B, 3, H, W\)"),
         (GOOD[:, :1], r"shape \(2, 1, 32, 32\)"),
@@ -58,6 +58,14 @@ GOOD = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 )
 def test_images_outside_the_contract_are_refused_with_a_sentence(output: Tensor, sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
+        check_pair(output, GOOD)
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+def test_an_overflow_points_to_the_dtype(value: float) -> None:
+    output = GOOD.clone()
+    output[1, 2, 3, 4] = value
+    with pytest.raises(UserError, match=r"output images whose values are not finite.*ldm\.dtype"):
         check_pair(output, GOOD)
 
 
