@@ -4,6 +4,7 @@ B images, C channels, H x W pixels.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -34,7 +35,7 @@ class Contract:
       covariance, mean over channels and *all* pixels with reflected borders, as torchmetrics does it (piqa, and
       scikit-image by default, leave 5 px of border out of the mean);
     - LPIPS (Zhang et al. 2018): AlexNet, linear heads v0.1, inputs scaled to [-1, 1], no resizing. Lower is better.
-    All in float32, or float64 on CUDA; never in TF32 or under autocast.
+    PSNR in float32, SSIM and LPIPS too, or in float64 on CUDA; never in TF32 or under autocast.
 
     Options:
         crop: border pixels removed on every side before anything else; super-resolution papers often use the scale.
@@ -63,11 +64,6 @@ class Contract:
             "ssim": "gaussian 11x11, sigma 1.5, data range 1, reflected borders",
             "lpips": "alex v0.1",
         }
-
-
-def quantize(x: Tensor) -> Tensor:
-    """Round to the 8-bit levels k/255: float tensor in [0, 1] (values outside are clamped) -> same shape and dtype."""
-    return x.clamp(0, 1).mul(255).round().div(255)
 
 
 def luma(x: Tensor) -> Tensor:
@@ -99,3 +95,11 @@ def check_pair(output: Tensor, target: Tensor) -> None:
             )
     if output.shape != target.shape:
         raise ValueError(f"output has shape {tuple(output.shape)} but target has {tuple(target.shape)}")
+
+
+def check_size(what: str, size: Sequence[int], least: int, crop: int = 0) -> None:
+    """Raise UserError unless images of size (H, W), from which `crop` px per side are gone, have `least` px a side."""
+    height, width = size
+    if min(height, width) < least:
+        cropped = f" after cropping {crop} px per side" if crop else ""
+        raise UserError(f"{what} needs images of at least {least} x {least} px, got {width} x {height}{cropped}")

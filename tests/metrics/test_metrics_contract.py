@@ -7,18 +7,19 @@ import torch
 from torch import Tensor
 
 from orl_ldm.errors import UserError
-from orl_ldm.metrics import Contract, quantize
+from orl_ldm.images.resample import to_8bit
+from orl_ldm.metrics import Contract
 from orl_ldm.metrics.contract import check_pair, luma
 
 
-def test_quantize_gives_the_levels_of_a_file() -> None:
+def test_8_bits_are_the_levels_of_a_file() -> None:
     x = torch.tensor([-0.2, 0.0, 0.4 / 255, 0.6 / 255, 100.2 / 255, 1.0, 1.3])
-    assert quantize(x).mul(255).tolist() == pytest.approx([0, 0, 0, 1, 100, 255, 255])
+    assert to_8bit(x).mul(255).tolist() == pytest.approx([0, 0, 0, 1, 100, 255, 255])
 
 
-def test_quantize_leaves_8_bit_images_alone() -> None:
+def test_rounding_leaves_8_bit_images_alone() -> None:
     levels = torch.arange(256) / 255
-    assert torch.equal(quantize(levels), levels)
+    assert torch.equal(to_8bit(levels), levels)
 
 
 def test_luma_is_matlabs() -> None:
