@@ -49,23 +49,23 @@ def measured(read: Pipeline, ldm: LDM, images: int, skip: int) -> tuple[Floats, 
         for count in (skip + images, skip)
     )
     names = {ref.name for ref in known}
-    refs = [ref for ref in taken if ref.name not in names]
+    refs = [ref for ref in taken if ref.name not in names][:images]  # (of synthetic scenes there may be more)
     terms, before, after = [], [], []
     for first in range(0, len(refs), BATCH):
         batch = load_pairs(refs[first : first + BATCH], read.data)
         state = begin(ldm, batch.lr, [ref.image_id for ref in batch.refs], [0] * len(batch.refs))
-        before.append(observe(state, ldm.schedule, read.sampler).double().numpy())
+        before.append(observe(state, ldm.schedule, read.sampler).double().cpu().numpy())
         ways = [
             advance(ldm, state, decision(state, start * float(state.t[0]), 1, 0, 0), read.sampler, seed)
             for start in STARTS
         ]
-        after.append(np.stack([observe(way, ldm.schedule, read.sampler).double().numpy() for way in ways], 1))
+        after.append(np.stack([observe(way, ldm.schedule, read.sampler).double().cpu().numpy() for way in ways], 1))
         rows = []
         for way in ways:
             done = [
                 finish(ldm, way, decision(way, -1, detail, 1, grain), seed) for detail in DETAILS for grain in GRAINS
             ]
-            quality = np.stack([metrics(image, batch.hr).numpy() for image in done], 1)  # (B, P, 3)
+            quality = np.stack([metrics(image, batch.hr).cpu().numpy() for image in done], 1)  # (B, P, 3)
             cost = np.broadcast_to([1.0, 0.0], (*quality.shape[:2], 2))
             rows.append(np.concatenate([quality, cost], -1))
         terms.append(np.stack(rows, 1))

@@ -9,6 +9,7 @@ observation tells is what a ridge regression predicts of it on images that it ha
 
 from dataclasses import asdict
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import numpy.typing as npt
@@ -53,12 +54,9 @@ def searched(read: Pipeline) -> list[ImageRef]:
     return open_images(data.source, data.train_split, data.classes, read.evaluate.search_images, data.seed)
 
 
-def rewards(read: Pipeline, ldm: LDM, images: int, plans: int, seeds: int) -> dict[str, Floats]:
+def rewards(read: Pipeline, ldm: LDM, refs: list[ImageRef], plans: int, seeds: int, out: Path) -> dict[str, Floats]:
     """Setting -> (I, P, S) rewards."""
-    refs = searched(read)[:images]
-    runner = Runner(
-        Path("runs/benchmarks/headroom"), refs, read.data, ldm, Metrics(Contract(), ldm.device), 18, lambda *_: None
-    )
+    runner = Runner(out, refs, read.data, ldm, Metrics(Contract(), ldm.device), 18, lambda *_: None)
     rng, rows = np.random.default_rng(1), []
     for plan in range(plans):
         one = random_plan(rng, 1 + plan % 3)
@@ -78,11 +76,11 @@ def rewards(read: Pipeline, ldm: LDM, images: int, plans: int, seeds: int) -> di
     }
 
 
-def first_observations(read: Pipeline, ldm: LDM, images: int) -> Floats:
+def first_observations(read: Pipeline, ldm: LDM, refs: list[ImageRef]) -> Floats:
     """(I, F) what a policy sees before the first call."""
-    batch = load_pairs(searched(read)[:images], read.data)
+    batch = load_pairs(refs, read.data)
     state = begin(ldm, batch.lr, [ref.image_id for ref in batch.refs], [0] * len(batch.refs))
-    return observe(state, ldm.schedule, read.sampler).double().numpy()
+    return observe(state, ldm.schedule, read.sampler).double().cpu().numpy()
 
 
 def told(effect: Floats, observations: Floats) -> float:
@@ -94,13 +92,22 @@ def told(effect: Floats, observations: Floats) -> float:
     return float(1 - np.square(missed).sum() / np.square(constant).sum())
 
 
-def main(pipeline: str, images: int = 36, plans: int = 24, seeds: int = 3) -> None:
+def main(
+    pipeline: str,
+    images: Annotated[int, typer.Option(min=2, help="At most: of those that schedules are searched on.")] = 36,
+    plans: Annotated[int, typer.Option(min=2)] = 24,
+    seeds: Annotated[int, typer.Option(min=2, help="The last scores what the others choose.")] = 3,
+    out: Path = Path("runs/benchmarks/headroom"),
+) -> None:
     """A row for each reward setting."""
     read = load_pipeline(pipeline, [])
+    refs = searched(read)[:images]
+    if len(refs) < 2:
+        raise typer.BadParameter(f"{pipeline} searches on one image: set evaluate.search_images to two or more")
     ldm = open_ldm(read.ldm)
-    found = rewards(read, ldm, images, plans, seeds)
-    observations = first_observations(read, ldm, images)
-    print(f"{images} training images, {plans} plans, {seeds} seeds; variances in 1e-6\n")
+    found = rewards(read, ldm, refs, plans, seeds, out)
+    observations = first_observations(read, ldm, refs)
+    print(f"{len(refs)} training images, {plans} plans, {seeds} seeds; variances in 1e-6\n")
     print(
         "| setting | plan | image x plan | noise | of image x plan in one direction | told by the observation |", end=""
     )
@@ -111,13 +118,14 @@ def main(pipeline: str, images: int = 36, plans: int = 24, seeds: int = 3) -> No
         # What a seed's noise has in common for all plans is no part of `effect`.
         own = r - r.mean(1, keepdims=True)
         noise = own.var(2, ddof=1).mean() * plans / (plans - 1)
+        spurious = noise / seeds * (1 - 1 / plans) * (1 - 1 / len(refs))  # what centring twice leaves of it
         singular = np.square(np.linalg.svd(effect, compute_uv=False))
         chosen = r[:, :, :-1].mean(2)  # the last seed scores what the others chose
         common, best = chosen.mean(0).argmax(), chosen.argmax(1)
         print(
-            f"| `{setting}` | {1e6 * cell.mean(0).var():.0f} | {1e6 * (effect.var() - noise / seeds):.0f} "
+            f"| `{setting}` | {1e6 * cell.mean(0).var():.0f} | {1e6 * (effect.var() - spurious):.0f} "
             f"| {1e6 * noise:.0f} | {singular[0] / singular.sum():.0%} | {told(effect, observations):.0%} "
-            f"| {r[:, common, -1].mean():.4f} | {r[np.arange(images), best, -1].mean():.4f} |"
+            f"| {r[:, common, -1].mean():.4f} | {r[np.arange(len(refs)), best, -1].mean():.4f} |"
         )
 
 

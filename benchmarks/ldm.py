@@ -4,29 +4,34 @@
         --spandrel ../shared/weights/RealESRGAN_x4plus_fp16.pth --threads 2
 
 Scores the `test` split of each source (centre crops of 256 pixels, x4, antialiased bicubic LR) and prints Markdown.
-Scores of a method are kept in `runs/benchmarks/ldm-<digest>`, so an interrupted run goes on.
+Scores are kept in `runs/benchmarks/ldm-<digest>`, so an interrupted run goes on; a folder is of one device and number
+of threads, because seconds are among the scores. A method with the projection has the seconds of that without.
 """
 
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import pandas as pd
 import torch
 import typer
-from rich.progress import track
+from rich.console import Console
 
+from orl_ldm.cli.progress import methods_bar
+from orl_ldm.config import digest
 from orl_ldm.diffusion.config import SamplerConfig
 from orl_ldm.diffusion.ldm import LDM, load_ldm
-from orl_ldm.diffusion.sampler import Driver, grid_driver
+from orl_ldm.diffusion.sampler import grid_driver
 from orl_ldm.evaluate.methods import Method, interpolations, ldm_alone, network, steered_by, with_projection
+from orl_ldm.evaluate.run import Runner, per_image
 from orl_ldm.images.config import DataConfig
-from orl_ldm.images.pairs import load_pairs
-from orl_ldm.images.sources import ImageRef, open_images
-from orl_ldm.metrics import Metrics
+from orl_ldm.images.sources import open_images
+from orl_ldm.metrics import Contract, Metrics
 from orl_ldm.report.statistics import paired_intervals
+from orl_ldm.reward import SETTINGS
 
 SEED = 7
 BATCH = 8
@@ -35,33 +40,14 @@ BATCH = 8
 def methods(ldm: LDM, steps: int, spandrel: list[str]) -> list[Method]:
     """Every row of the table."""
     one = ldm_alone(ldm, [ldm.schedule.num_train_timesteps - 1], 0.0, "LDM, one call from pure noise", SEED)
-    warm = steered_by(
-        ldm, "LDM, one call from bicubic at 0.9 T", "warm", warm_start(ldm, 0.9), SamplerConfig(nfe_max=1), SEED
-    )
+    start, limits = round(0.9 * (ldm.schedule.num_train_timesteps - 1)), SamplerConfig(nfe_max=1)
+    key = f"warm/{start}/{asdict(limits)}/{SEED}"
+    warm = steered_by(ldm, "LDM, one call from bicubic at 0.9 T", key, grid_driver([start], 0.0), limits, SEED)
     grid = ldm.schedule.grid(steps)
     alone = [ldm_alone(ldm, grid, eta, f"LDM, DDIM {steps}, eta {eta:g}", SEED) for eta in (0.0, 1.0)]
     estimates = [one, with_projection(one), warm, with_projection(warm)]
     others = [network(path, ldm.scale, ldm.device) for path in spandrel]
     return [*interpolations(ldm), *estimates, *alone, *others]
-
-
-def warm_start(ldm: LDM, share: float) -> Driver:
-    """One call at `share` of T, begun from the encoded bicubic upscale."""
-    return grid_driver([round(share * (ldm.schedule.num_train_timesteps - 1))], 0.0)
-
-
-def score(method: Method, refs: list[ImageRef], data: DataConfig, metrics: Metrics) -> pd.DataFrame:
-    """One row an image: psnr (dB), ssim, lpips, nfe, seconds."""
-    rows = []
-    for i in track(range(0, len(refs), BATCH), description=method.name):
-        batch = load_pairs(refs[i : i + BATCH], data)
-        started = time.perf_counter()
-        outcome = method.run(batch)
-        seconds = (time.perf_counter() - started) / len(batch.refs)
-        scores = metrics(outcome.images.cpu(), batch.hr).numpy()
-        for ref, row, nfe in zip(batch.refs, scores, outcome.nfe, strict=True):
-            rows.append([method.name, ref.name, ref.scene, *row, nfe, seconds])
-    return pd.DataFrame(rows, columns=["method", "image", "scene", "psnr", "ssim", "lpips", "nfe", "seconds"])
 
 
 def table(frame: pd.DataFrame) -> str:
@@ -129,22 +115,16 @@ def main(
     model = load_ldm(ldm, device)
     name = torch.cuda.get_device_name() if device == "cuda" else f"CPU, {threads} threads"
     print(f"\n{ldm}, {name}, LR {size // model.scale} x {size // model.scale}\n\n{costs(model, size // model.scale)}\n")
-    folder = out / f"ldm-{model.digest[:12]}-{steps}-{size}"
-    folder.mkdir(parents=True, exist_ok=True)
-    metrics = Metrics()
+    folder = out / f"ldm-{digest(device, name, threads)[:12]}"
+    metrics = Metrics(Contract(), model.device)
     for place in source:
         refs = [ref for ref in open_images(place, "test", (), images, SEED) if min(ref.load().shape[:2]) >= size]
-        parts = []
-        for method in methods(model, steps, spandrel):
-            slug = "".join(c if c.isalnum() else "-" for c in f"{place} {images} {method.name}")
-            part = folder / f"{slug.strip('-.')}.csv"
-            if not part.exists():
-                score(method, refs, DataConfig(source=place, size=size, scale=model.scale), metrics).to_csv(
-                    part, index=False
-                )
-            parts.append(pd.read_csv(part))
+        data = DataConfig(source=place, size=size, scale=model.scale)
+        with methods_bar(Console(stderr=True)) as advance:
+            runner = Runner(folder, refs, data, model, metrics, BATCH, advance)
+            scores = {method.name: runner.score(method) for method in methods(model, steps, spandrel)}
         print(f"\n{place}, test: {len(refs)} images of {len({ref.scene for ref in refs})} scenes\n")
-        print(table(pd.concat(parts, ignore_index=True)))
+        print(table(per_image(scores, refs, SETTINGS["balanced"], steps)))
 
 
 if __name__ == "__main__":

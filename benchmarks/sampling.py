@@ -5,7 +5,7 @@
 
 Both sample by DDIM with eta 0, decode, and give images (diffusers' LDMSuperResolutionPipeline is such a loop, but takes
 LDMs whose latents have three channels only); they take turns, and the fastest turn counts. The last column is a
-collector's: a steered episode of a broad policy, observed, scored (PSNR, SSIM, LPIPS) and logged.
+collector's: a steered episode of a broad policy, observed and scored (PSNR, SSIM, LPIPS).
 """
 
 import time

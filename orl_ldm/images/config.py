@@ -7,6 +7,8 @@ from pydantic import NonNegativeInt, PositiveInt
 
 from orl_ldm.config import STRICT
 
+Degradation = Literal["bicubic", "bsrgan_light"]
+
 
 @dataclass(frozen=True)
 class DataConfig:
@@ -23,5 +25,5 @@ class DataConfig:
     classes: tuple[str, ...] = ()
     size: PositiveInt = 128
     scale: PositiveInt = 4
-    degradation: Literal["bicubic", "bsrgan_light"] = "bicubic"
+    degradation: Degradation = "bicubic"
     seed: NonNegativeInt = 42

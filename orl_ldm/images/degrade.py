@@ -5,7 +5,6 @@ blur, down-scaling, sensor noise and JPEG with random strengths, drawn per image
 """
 
 import io
-from typing import Literal
 
 import numpy as np
 import torch
@@ -13,10 +12,9 @@ from PIL import Image
 from scipy import ndimage
 from torch import Tensor
 
+from orl_ldm.images.config import Degradation
 from orl_ldm.images.resample import downscale, to_8bit, to_pixels, to_tensor
 from orl_ldm.streams import stream
-
-Degradation = Literal["bicubic", "bsrgan_light"]
 
 
 def low_resolution(

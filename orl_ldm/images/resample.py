@@ -39,7 +39,7 @@ def lanczos_upscale(x: Tensor, scale: int) -> Tensor:
 
 
 def to_8bit(x: Tensor) -> Tensor:
-    """Round to the 256 levels of an 8-bit image; float in, float in [0, 1] out."""
+    """Round to the 256 levels k/255 of an 8-bit image; float in, clamped to [0, 1], same shape and dtype out."""
     return (x.clamp(0, 1) * 255).round() / 255
 
 

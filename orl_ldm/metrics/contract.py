@@ -3,11 +3,15 @@
 B images, C channels, H x W pixels.
 """
 
+import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from orl_ldm.errors import UserError
 
 SMALLEST_SSIM = 11  # px: the side of SSIM's window
 SMALLEST_LPIPS = 31  # px: below this AlexNet's second max-pooling has no window left
@@ -31,7 +35,7 @@ class Contract:
       covariance, mean over channels and *all* pixels with reflected borders, as torchmetrics does it (piqa, and
       scikit-image by default, leave 5 px of border out of the mean);
     - LPIPS (Zhang et al. 2018): AlexNet, linear heads v0.1, inputs scaled to [-1, 1], no resizing. Lower is better.
-    All in float32, or float64 on CUDA; never in TF32 or under autocast.
+    PSNR in float32, SSIM and LPIPS too, or in float64 on CUDA; never in TF32 or under autocast.
 
     Options:
         crop: border pixels removed on every side before anything else; super-resolution papers often use the scale.
@@ -62,11 +66,6 @@ class Contract:
         }
 
 
-def quantize(x: Tensor) -> Tensor:
-    """Round to the 8-bit levels k/255: float tensor in [0, 1] (values outside are clamped) -> same shape and dtype."""
-    return x.clamp(0, 1).mul(255).round().div(255)
-
-
 def luma(x: Tensor) -> Tensor:
     """Y of ITU-R BT.601 as MATLAB's rgb2ycbcr: (B, 3, H, W) RGB in [0, 1] -> (B, 1, H, W) in [16/255, 235/255]."""
     weights = torch.tensor(Y_WEIGHTS, dtype=x.dtype, device=x.device)
@@ -74,17 +73,33 @@ def luma(x: Tensor) -> Tensor:
 
 
 def check_pair(output: Tensor, target: Tensor) -> None:
-    """Raise ValueError, saying which tensor and why, unless both are float (B, 3, H, W) in [0, 1] of one shape."""
+    """Raise ValueError, saying which tensor and why, unless both are float (B, 3, H, W) in [0, 1] of one shape.
+
+    Raises UserError for values that are not finite: those are no programmer's mistake.
+    """
     for name, x in (("output", output), ("target", target)):
         if x.ndim != 4 or x.shape[1] != 3 or x.numel() == 0:
             raise ValueError(f"{name} has shape {tuple(x.shape)}; metrics take RGB images as (B, 3, H, W)")
         if not x.is_floating_point():
             raise ValueError(f"{name} is {x.dtype}; metrics take floats in [0, 1] (divide 8-bit images by 255)")
         low, high = x.min().item(), x.max().item()
-        if not (low >= -RANGE_SLACK and high <= 1 + RANGE_SLACK):  # written so that NaN fails too
+        if not (math.isfinite(low) and math.isfinite(high)):
+            raise UserError(
+                f"metrics cannot score {name} images whose values are not finite: an LDM in float16 may overflow "
+                "(set ldm.dtype to bfloat16 or float32)"
+            )
+        if low < -RANGE_SLACK or high > 1 + RANGE_SLACK:
             raise ValueError(
                 f"{name} has values in [{low:.3g}, {high:.3g}]; metrics take [0, 1] "
                 "(a [-1, 1] image becomes one by x / 2 + 0.5)"
             )
     if output.shape != target.shape:
         raise ValueError(f"output has shape {tuple(output.shape)} but target has {tuple(target.shape)}")
+
+
+def check_size(what: str, size: Sequence[int], least: int, crop: int = 0) -> None:
+    """Raise UserError unless images of size (H, W), from which `crop` px per side are gone, have `least` px a side."""
+    height, width = size
+    if min(height, width) < least:
+        cropped = f" after cropping {crop} px per side" if crop else ""
+        raise UserError(f"{what} needs images of at least {least} x {least} px, got {width} x {height}{cropped}")

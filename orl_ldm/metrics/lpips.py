@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from orl_ldm.errors import UserError
-from orl_ldm.metrics.contract import SMALLEST_LPIPS
+from orl_ldm.metrics.contract import SMALLEST_LPIPS, check_size
 from orl_ldm.metrics.precision import no_autocast, working_dtype
 from orl_ldm.metrics.weights import lpips_weights
 
@@ -63,10 +63,7 @@ class Lpips(nn.Module):
         Raises:
             UserError: the images are smaller than AlexNet can see.
         """
-        height, width = output.shape[-2:]
-        if min(height, width) < SMALLEST_LPIPS:
-            least = f"{SMALLEST_LPIPS} x {SMALLEST_LPIPS}"
-            raise UserError(f"LPIPS needs images of at least {least} px, got {width} x {height}")
+        check_size("LPIPS", output.shape[-2:], SMALLEST_LPIPS)
         with no_autocast(output.device):
             pairs = torch.cat([output, target]).to(self.dtype) * 2 - 1  # (2B, 3, H, W) in [-1, 1]
             distance = pairs.new_zeros(len(output))

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from orl_ldm.errors import UserError
-from orl_ldm.metrics.contract import SMALLEST_LPIPS, Contract, check_pair, luma, quantize
+from orl_ldm.images.resample import to_8bit
+from orl_ldm.metrics.contract import SMALLEST_LPIPS, Contract, check_pair, check_size, luma
 from orl_ldm.metrics.lpips import Lpips
 from orl_ldm.metrics.pixels import psnr, ssim
 
@@ -39,14 +39,11 @@ class Metrics:
 
         Raises:
             ValueError: shapes differ or are not RGB batches, the dtype is no float, or values leave [0, 1].
-            UserError: the images, after cropping, are under 31 px on a side.
+            UserError: the images, after cropping, are under 31 px on a side, or values are not finite.
         """
         check_pair(output, target)
         height, width = (side - 2 * self.contract.crop for side in output.shape[-2:])
-        if min(height, width) < SMALLEST_LPIPS:
-            cropped = f" after cropping {self.contract.crop} px per side" if self.contract.crop else ""
-            least = f"{SMALLEST_LPIPS} x {SMALLEST_LPIPS}"
-            raise UserError(f"metrics need images of at least {least} px, got {width} x {height}{cropped}")
+        check_size("the metric contract", (height, width), SMALLEST_LPIPS, self.contract.crop)
         size = max(1, CHUNK_PIXELS // (height * width))
         pairs = zip(torch.split(output, size), torch.split(target, size), strict=True)
         return torch.cat([self._score(self._prepare(a), self._prepare(b)) for a, b in pairs])
@@ -55,7 +52,7 @@ class Metrics:
         """Border off, onto the device, 8 bits."""
         crop = self.contract.crop
         x = x[..., crop : x.shape[-2] - crop, crop : x.shape[-1] - crop]
-        return quantize(x.to(self.device, torch.float32))
+        return to_8bit(x.to(self.device, torch.float32))
 
     def _score(self, output: Tensor, target: Tensor) -> Tensor:
         """(B, 3, H, W) twice -> (B, 3)."""

@@ -4,8 +4,7 @@ import torch
 from torch import Tensor
 from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
 
-from orl_ldm.errors import UserError
-from orl_ldm.metrics.contract import SMALLEST_SSIM
+from orl_ldm.metrics.contract import SMALLEST_SSIM, check_size
 from orl_ldm.metrics.precision import no_autocast, working_dtype
 
 PSNR_CAP = 100.0  # dB
@@ -43,9 +42,7 @@ def ssim(output: Tensor, target: Tensor) -> Tensor:
     Raises:
         UserError: the images are smaller than the window.
     """
-    if min(output.shape[-2:]) < SMALLEST_SSIM:
-        height, width = output.shape[-2:]
-        raise UserError(f"SSIM needs images of at least {SMALLEST_SSIM} x {SMALLEST_SSIM} px, got {width} x {height}")
+    check_size("SSIM", output.shape[-2:], SMALLEST_SSIM)
     dtype = working_dtype(output.device)
     with no_autocast(output.device):
         similarity = structural_similarity_index_measure(

@@ -1,42 +1,117 @@
-"""The benchmark scripts run and say what they are meant to say."""
+"""Benchmark scripts that a tiny LDM lets run in seconds do run, and say what they are meant to say.
 
-import subprocess
-import sys
+Not run here: architectures (it trains), buffer (it fills a disk), replay and seeds (they read finished evaluations).
+"""
+
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
+import pytest
+import typer
+from PIL import Image
+from typer.testing import CliRunner, Result
+
+from orl_ldm.images.synthetic import render
+
+SCRIPTS = Path(__file__).parents[2] / "benchmarks"
+
+
+def run(script: str, *arguments: object) -> Result:
+    """The script's command line in this process, which has imported PyTorch already."""
+    spec = spec_from_file_location(f"benchmark_{script}", SCRIPTS / f"{script}.py")
+    assert spec and spec.loader
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    app = getattr(module, "app", None) or typer.Typer()
+    if not app.registered_commands:
+        app.command()(module.main)
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def printed(script: str, *arguments: object) -> str:
+    done = run(script, *arguments)
+    assert done.exit_code == 0, (done.stderr, done.exception)
+    return done.stdout
+
+
+def cells(markdown: str) -> list[list[str]]:
+    """Rows of the tables in it, their headers left out."""
+    rows = [line.strip("| ").split(" | ") for line in markdown.splitlines() if line.startswith("| ")]
+    rules = [i for i, row in enumerate(rows) if set("".join(row)) <= set("-: ")]
+    return [row for i, row in enumerate(rows) if i not in rules and i + 1 not in rules]
+
+
+def save(path: Path, scene: str) -> None:
+    """A small picture."""
+    path.parent.mkdir(parents=True)
+    Image.fromarray(render(scene, 0, 0, 64)).save(path)
+
+
+@pytest.fixture
+def pipeline(ldm_folder: Path, tmp_path: Path) -> Path:
+    """The tiny LDM on synthetic scenes; schedules are searched on four of them."""
+    path = tmp_path / "tiny.toml"
+    path.write_text(
+        f'[data]\nsize = 32\n[ldm]\nid = "{ldm_folder}"\ndevice = "cpu"\n[evaluate]\nsearch_images = 4\n[train]\n'
+    )
+    return path
 
 
 def test_the_table_of_an_ldm(ldm_folder: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "benchmarks/ldm.py", "--ldm", str(ldm_folder), "--source", "synthetic", "--images", "3"]
-    command += ["--size", "64", "--steps", "2", "--threads", "1", "--out", str(tmp_path)]
-    first = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    for scene in ("desert", "river", "runway"):
+        save(tmp_path / "set" / "test" / scene / "0.png", scene)
+    arguments = ["--ldm", ldm_folder, "--source", tmp_path / "set", "--images", 0, "--size", 64, "--steps", 2]
+    arguments += ["--threads", 1, "--out", tmp_path]
+    first = printed("ldm", *arguments)
     assert "| one NFE |" in first and "| decode |" in first
-    assert "synthetic, test: 3 images of 3 scenes" in first
-    rows = {line.split(" | ")[0].strip("| "): line.split(" | ") for line in first.splitlines() if line.startswith("| ")}
+    assert "set, test: 3 images of 3 scenes" in first
+    rows = {row[0]: row for row in cells(first)}
     assert rows["bicubic"][5] == "+0.00 [+0.00, +0.00]"
     assert rows["LDM, DDIM 2, eta 0"][1] == "2"
     assert float(rows["LDM, one call from pure noise + projection"][2]) > float(
         rows["LDM, one call from pure noise"][2]
     )
-    again = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    again = printed("ldm", *arguments)
     assert again.split("scenes")[1] == first.split("scenes")[1]
+    save(tmp_path / "set" / "test" / "forest" / "0.png", "forest")
+    more = {row[0]: row for row in cells(printed("ldm", *arguments))}
+    assert more["bicubic"][2] != rows["bicubic"][2], "scores are those of the images that there are"
 
 
 def test_the_tables_of_the_learners() -> None:
-    def printed(*arguments: str) -> str:
-        command = [sys.executable, "benchmarks/learners.py", *arguments, "--threads", "1"]
-        return subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
-
-    rows = [line.strip("| ").split(" | ") for line in printed("speed", "--turns", "1").splitlines() if "|" in line]
-    assert [row[:2] for row in rows[2:]] == [["64", "1"], ["256", "1"]]
-    assert all(float(rate) > 0 for row in rows[2:] for rate in row[2:5])
-    assert printed("table1", "--epochs", "2").startswith("2 epochs, 1 threads: ")
+    speed = cells(printed("learners", "speed", "--turns", 1, "--threads", 1))
+    assert [row[:2] for row in speed] == [["64", "1"], ["256", "1"]]
+    assert all(float(rate) > 0 for row in speed for rate in row[2:5])
+    assert printed("learners", "table1", "--epochs", 2, "--threads", 1).startswith("2 epochs, 1 threads: ")
 
 
 def test_the_speed_of_sampling_beside_diffusers(ldm_folder: Path) -> None:
-    command = [sys.executable, "benchmarks/sampling.py", "--ldm", str(ldm_folder), "--size", "32", "--steps", "2"]
-    command += ["--threads", "1", "--turns", "1", "--batches", "1,3"]
-    printed = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
-    rows = [line.strip("| ").split(" | ") for line in printed.splitlines() if line.startswith("| ")][2:]
+    arguments = ["--size", 32, "--steps", 2, "--threads", 1, "--turns", 1, "--batches", "1,3"]
+    rows = cells(printed("sampling", "--ldm", ldm_folder, *arguments))
     assert [row[0] for row in rows] == ["1", "3"] and all(float(cell) > 0 for row in rows for cell in row[1:])
+
+
+def test_what_looking_could_be_worth(pipeline: Path, tmp_path: Path) -> None:
+    """Of images asked for, as many are scored as there are."""
+    said = printed("headroom", pipeline, "--images", 9, "--plans", 3, "--seeds", 2, "--out", tmp_path / "parts")
+    assert said.startswith("4 training images, 3 plans, 2 seeds")
+    rows = cells(said)
+    assert [row[0] for row in rows] == ["`paper`", "`balanced`", "`perceptual`"]
+    assert "nan" not in said and all(float(row[6]) > 0 and float(row[7]) > 0 for row in rows)
+
+
+@pytest.mark.parametrize("option", ["--images", "--plans", "--seeds"])
+def test_one_of_a_kind_has_no_variance(pipeline: Path, option: str) -> None:
+    refused = run("headroom", pipeline, option, 1)
+    assert refused.exit_code == 2 and option in refused.stderr
+
+
+def test_what_seeing_the_first_estimate_could_be_worth(pipeline: Path) -> None:
+    """A draw of synthetic scenes does not hold the smaller one, so that more than asked for are left."""
+    said = printed("finishing", pipeline, "--images", 3, "--skip", 8)
+    assert said.startswith("3 training images, 35 finishes")
+    rows = cells(said)
+    assert [row[:2] for row in rows] == [
+        [f"`{setting}`", f"{t} T"] for setting in ("paper", "balanced", "perceptual") for t in (0.63, 0.75)
+    ]
+    assert all(float(each) >= float(common) for _, _, common, each, *_ in rows)

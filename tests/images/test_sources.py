@@ -17,6 +17,14 @@ from orl_ldm.images.sources import open_images
 from orl_ldm.images.synthetic import SCENES
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data" / "resisc45"
+SPLITS = Path(__file__).parents[2] / "data" / "splits"
+
+
+def save(folder: Path, *files: str) -> None:
+    """Small pictures."""
+    for file in files:
+        (folder / file).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8)).save(folder / file)
 
 
 @pytest.fixture
@@ -59,12 +67,56 @@ def test_a_saved_split_is_no_other_split(folder: Path, tmp_path: Path) -> None:
         open_images(str(tmp_path / "saved"), "test")
 
 
+def test_a_saved_data_set_names_its_splits(folder: Path, tmp_path: Path) -> None:
+    datasets.load_dataset("imagefolder", data_dir=str(folder)).save_to_disk(tmp_path / "saved")
+    with pytest.raises(UserError, match=r"a saved data set without split 'valid'; it has: (train, test|test, train)$"):
+        open_images(str(tmp_path / "saved"), "valid")
+
+
 def test_images_without_a_label_are_of_one_scene(folder: Path, tmp_path: Path) -> None:
     rows = datasets.load_dataset("imagefolder", data_dir=str(folder))["test"]
     unlabelled = rows.map(lambda row: {"label": -1}, features=rows.features)
     (tmp_path / "hub").mkdir()
     unlabelled.to_parquet(tmp_path / "hub" / "test-00000.parquet")
     assert {ref.scene for ref in open_images(str(tmp_path / "hub"), "test")} == {"all"}
+
+
+@pytest.mark.parametrize("layout", ["train/forest/{}.png", "forest/{}.png", "train/forest/{}.png test/x.png"])
+def test_a_single_class_and_other_splits_change_no_names(tmp_path: Path, layout: str) -> None:
+    save(tmp_path, *(file.format(name) for file in layout.split() for name in "ab"))
+    assert [ref.name for ref in open_images(str(tmp_path), "train", ("forest",))] == [
+        "train/forest/a",
+        "train/forest/b",
+    ]
+
+
+@pytest.mark.parametrize("layout", ["{}.png", "train/{}.png", "training_set/{}.png", "train/{}.png test/{}.png"])
+def test_images_in_no_class_folder_are_of_one_scene(tmp_path: Path, layout: str) -> None:
+    save(tmp_path, *(file.format(name) for file in layout.split() for name in "ab"))
+    assert [ref.name for ref in open_images(str(tmp_path), "train")] == ["train/all/a", "train/all/b"]
+
+
+@pytest.mark.parametrize("stray", ["test/overview.png", "test/river/north/overview.png"])
+def test_an_image_beside_the_class_folders_is_named(folder: Path, stray: str) -> None:
+    save(folder, stray)
+    with pytest.raises(UserError, match=rf"'{folder / stray}' is not as deep in folders as other images of split 'te"):
+        open_images(str(folder), "test")
+    assert {ref.scene for ref in open_images(str(folder), "train")} == {"airport", "river"}
+
+
+def test_labels_may_be_names(folder: Path, tmp_path: Path) -> None:
+    rows = datasets.load_dataset("imagefolder", data_dir=str(folder))["test"]
+    (tmp_path / "hub").mkdir()
+    rows.remove_columns("label").add_column("label", ["lake"] * 4 + ["", None]).to_parquet(
+        tmp_path / "hub" / "test-00000.parquet"
+    )
+    refs = open_images(str(tmp_path / "hub"), "test")
+    assert [ref.scene for ref in refs] == ["all"] * 2 + ["lake"] * 4
+
+
+def test_a_metadata_file_says_what_the_scenes_are(folder: Path) -> None:
+    (folder / "test" / "metadata.csv").write_text("file_name,label\nairport/airport_000.png,lake\n")
+    assert [ref.name for ref in open_images(str(folder), "test")] == ["test/lake/airport_000"]
 
 
 def test_more_than_eight_bits_are_not_clipped_in_silence(tmp_path: Path) -> None:
@@ -75,11 +127,25 @@ def test_more_than_eight_bits_are_not_clipped_in_silence(tmp_path: Path) -> None
 
 
 def test_a_draw_is_fixed_spread_over_scenes_and_independent_of_other_files(folder: Path) -> None:
-    drawn = open_images(str(folder), "train", count=4, seed=1)
-    assert [ref.scene for ref in drawn] == ["airport", "airport", "river", "river"]
-    assert drawn[0].name == open_images(str(folder), "train", count=4, seed=1)[0].name
-    only = open_images(str(folder), "train", classes=["river"], count=2, seed=1)
-    assert [ref.name for ref in only] == [ref.name for ref in drawn if ref.scene == "river"]
+    save(folder, *(f"train/river/{i}.png" for i in range(9)))
+
+    def drawn(seed: int, classes: tuple[str, ...] = (), count: int = 4) -> list[str]:
+        return [ref.name for ref in open_images(str(folder), "train", classes, count, seed)]
+
+    scenes = [ref.scene for ref in open_images(str(folder), "train", count=4, seed=1)]
+    assert scenes == ["airport", "airport", "river", "river"]
+    both, rivers = drawn(1), drawn(1, ("river",), 2)
+    assert drawn(1) == both
+    assert drawn(2) != both
+    assert rivers == [name for name in both if "/river/" in name]
+    files = sorted((folder / "train" / "river").iterdir())
+    next(path for path in files if f"train/river/{path.stem}" not in rivers).unlink()
+    assert drawn(1, ("river",), 2) == rivers
+
+
+def test_the_shipped_list_of_the_demo_s_test_images_is_drawn() -> None:
+    listed = (SPLITS / "demo-test.txt").read_text().split()
+    assert [ref.name for ref in open_images("synthetic", "test", count=32, seed=42)] == listed
 
 
 def test_synthetic_scenes_of_a_class_are_as_many_as_asked_for() -> None:
@@ -123,6 +189,18 @@ def test_unreadable_and_tiny_images_are_named(folder: Path) -> None:
         load_pairs(refs[3:4], DataConfig(size=32))
 
 
+def test_a_row_without_an_image_is_named(folder: Path, tmp_path: Path) -> None:
+    rows = datasets.load_dataset("imagefolder", data_dir=str(folder))["test"]
+    (tmp_path / "hub").mkdir()
+    rows.map(lambda row, i: {"image": None if i == 2 else row["image"]}, with_indices=True).to_parquet(
+        tmp_path / "hub" / "test-00000.parquet"
+    )
+    refs = open_images(str(tmp_path / "hub"), "test")
+    assert refs[1].load().shape == (40, 48, 3)
+    with pytest.raises(UserError, match="could not read the image 'test/airport/000002': its row holds none"):
+        refs[2].load()
+
+
 def test_bicubic_is_pillow_s_antialiased_bicubic() -> None:
     """In floats: Pillow's 8-bit path rounds between its two passes and differs by up to three levels."""
     pixels = to_tensor(open_images("synthetic", "train", count=1)[0].load())
@@ -146,3 +224,5 @@ def test_real_resisc45_is_read() -> None:
     refs = open_images(str(SHARED), "test", count=24)
     assert len({ref.scene for ref in refs}) == 12
     assert refs[0].load().shape == (256, 256, 3)
+    listed = (SPLITS / "resisc45-local-test.txt").read_text().split()
+    assert [ref.name for ref in open_images(str(SHARED), "test", count=204, seed=42)] == listed

@@ -10,7 +10,8 @@ from torch import Tensor
 from torchvision.transforms.functional import gaussian_blur
 
 from orl_ldm.errors import UserError
-from orl_ldm.metrics import lpips_weights, quantize
+from orl_ldm.images.resample import to_8bit
+from orl_ldm.metrics import lpips_weights
 
 
 @pytest.fixture(scope="session")
@@ -25,7 +26,7 @@ def output(target: Tensor) -> Tensor:
     """The same crops blurred and with noise, a little more of it from image to image; 8-bit levels."""
     noise = torch.randn(target.shape, generator=torch.Generator().manual_seed(0))
     strength = torch.tensor([0.005, 0.01, 0.03, 0.08])[:, None, None, None]
-    return quantize(gaussian_blur(target, [7, 7], [1.0, 1.0]) + strength * noise)
+    return to_8bit(gaussian_blur(target, [7, 7], [1.0, 1.0]) + strength * noise)
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from orl_ldm.errors import UserError
-from orl_ldm.metrics import Contract, Metrics, psnr, quantize, ssim
+from orl_ldm.images.resample import to_8bit
+from orl_ldm.metrics import Contract, Metrics, psnr, ssim
 from orl_ldm.metrics import metrics as module
 
 
@@ -40,7 +41,7 @@ def test_the_output_is_rounded_to_8_bits_first(metrics: Metrics, output: Tensor,
     unrounded = output + 0.4 / 255 * (1 - 2 * output)  # within the same level, and within [0, 1]
     assert not torch.equal(unrounded, output)
     assert torch.equal(metrics(unrounded, target), metrics(output, target))
-    assert torch.equal(quantize(unrounded), output)
+    assert torch.equal(to_8bit(unrounded), output)
 
 
 def test_identical_images_are_finite(metrics: Metrics, target: Tensor) -> None:

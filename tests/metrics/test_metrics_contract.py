@@ -6,18 +6,20 @@ import pytest
 import torch
 from torch import Tensor
 
-from orl_ldm.metrics import Contract, quantize
+from orl_ldm.errors import UserError
+from orl_ldm.images.resample import to_8bit
+from orl_ldm.metrics import Contract
 from orl_ldm.metrics.contract import check_pair, luma
 
 
-def test_quantize_gives_the_levels_of_a_file() -> None:
+def test_8_bits_are_the_levels_of_a_file() -> None:
     x = torch.tensor([-0.2, 0.0, 0.4 / 255, 0.6 / 255, 100.2 / 255, 1.0, 1.3])
-    assert quantize(x).mul(255).tolist() == pytest.approx([0, 0, 0, 1, 100, 255, 255])
+    assert to_8bit(x).mul(255).tolist() == pytest.approx([0, 0, 0, 1, 100, 255, 255])
 
 
-def test_quantize_leaves_8_bit_images_alone() -> None:
+def test_rounding_leaves_8_bit_images_alone() -> None:
     levels = torch.arange(256) / 255
-    assert torch.equal(quantize(levels), levels)
+    assert torch.equal(to_8bit(levels), levels)
 
 
 def test_luma_is_matlabs() -> None:
@@ -48,7 +50,6 @@ GOOD = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     [
         (GOOD * 2 - 1, r"values in \[-1, 1\].*x / 2 \+ 0.5"),
         (GOOD * 255, r"metrics take \[0, 1\]"),
-        (torch.full_like(GOOD, torch.nan), "nan"),
         ((GOOD * 255).byte(), "uint8.*divide 8-bit images by 255"),
         (GOOD[0], r"shape \(3, 32, 32\).*\(B, 3, H, W\)"),
         (GOOD[:, :1], r"shape \(2, 1, 32, 32\)"),
@@ -58,6 +59,14 @@ GOOD = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 )
 def test_images_outside_the_contract_are_refused_with_a_sentence(output: Tensor, sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
+        check_pair(output, GOOD)
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+def test_an_overflow_points_to_the_dtype(value: float) -> None:
+    output = GOOD.clone()
+    output[1, 2, 3, 4] = value
+    with pytest.raises(UserError, match=r"output images whose values are not finite.*ldm\.dtype"):
         check_pair(output, GOOD)
 
 

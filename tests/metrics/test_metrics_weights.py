@@ -138,7 +138,7 @@ def test_flax_kernels_are_turned_for_torch(backbone: dict[str, Tensor]) -> None:
         }
         for i, number in enumerate(fetch.CONVOLUTIONS)
     }
-    assert digest(fetch.from_flax(load_arrays(pickle.dumps(layers)))) == digest(backbone)
+    assert digest(fetch.from_flax(load_arrays(pickle.dumps(layers, protocol=4)))) == digest(backbone)
 
 
 def test_a_pickle_of_arrays_is_read() -> None:

@@ -134,10 +134,10 @@ class Canvas:
             if fill is not None:
                 pen.line(corners, fill=fill, width=max(1, round(pixels)), joint="curve")
 
-    def strokes(self, starts: Points, ends: Points, width: float, colour: Colour, height: float | None = None) -> None:
+    def strokes(self, starts: Points, ends: Points, width: float, colour: Colour) -> None:
         """Draw many straight lines, from (N, 2) to (N, 2)."""
         for start, end in zip(np.asarray(starts), np.asarray(ends), strict=True):
-            self.path((start, end), width, colour, height)
+            self.path((start, end), width, colour)
 
     def wire(self, start: Points, end: Points, width: float, colour: Colour, height: float) -> None:
         """A thin thing up in the air with the line of its shadow; the height layer would make it a wall."""
