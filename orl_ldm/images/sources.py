@@ -147,7 +147,10 @@ def _load(source: str, split: str) -> datasets.Dataset:
     """One split of a local folder or of a hub data set. Raises UserError saying what was looked for."""
     folder = Path(source)
     if not folder.is_dir() and (source.count("/") != 1 or source.startswith((".", "/", "~"))):
-        raise UserError(f"there is no folder {source!r} (a hub data set is written owner/name)")
+        raise UserError(
+            f"there is no folder {source!r}: put or link the images there, or name others with data.source (a hub data "
+            "set is written owner/name)"
+        )
     try:
         if not folder.is_dir():
             return datasets.load_dataset(source, split=split)
