@@ -48,7 +48,10 @@ def collect(pipeline: PipelineArgument = "demo", settings: SetOption = []) -> No
 def train(
     pipeline: PipelineArgument = "demo",
     algo: Annotated[
-        str, typer.Option(help="The algorithm: critics, ppo or bppo; short for --set train.algo=NAME.", metavar="NAME")
+        str,
+        typer.Option(
+            help="critics, ppo, bppo, or d3rlpy-iql and the like; short for --set train.algo=NAME.", metavar="NAME"
+        ),
     ] = "",
     settings: SetOption = [],  # noqa: B006
 ) -> None:

@@ -68,11 +68,11 @@ def test_the_page_shows_estimates_beside_the_replay(tmp_path: Path) -> None:
     (folder / "facts.json").write_text(kept)
 
     (train / "ope").mkdir()
-    names = ("wdr", "model", "fqe", "wis", "replay")
+    names = ("fqe", "wis", "replay")
     columns = {f"{name}{end}": [0.7, 0.71, 0.72] for name in names for end in ("", "_low", "_high")}
     table = pd.DataFrame({"checkpoint": ["e1", "e2<b>", "e3"], **columns, "wis_effective_episodes": [9.0, 5, 2]})
     table.to_csv(train / "ope" / "ope.csv", index=False)
-    rho = {"replayed_images": 17, "spearman": {"wdr": 0.95, "model": 0.91, "fqe": 0.5, "wis": -0.25}}
+    rho = {"replayed_images": 17, "spearman": {"fqe": 0.95, "wis": -0.25}}
     (train / "ope" / "ope.json").write_text(json.dumps(rho))
     page = build_report(folder, train).read_text()
     assert "on 17 training images that nothing was learned from" in page and "e2&lt;b&gt;" in page
