@@ -1,7 +1,7 @@
 """What an LDM can do by itself, and what a call costs: the table of its model card.
 
-    python benchmarks/ldm.py --source ../shared/data/resisc45 --source ../shared/data/ucmerced \
-        --spandrel ../shared/weights/RealESRGAN_x4plus_fp16.pth --threads 2
+    python benchmarks/ldm.py --source data/resisc45 --source data/ucmerced \
+        --spandrel path/to/RealESRGAN_x4plus_fp16.pth --threads 2
 
 Scores the `test` split of each source (centre crops of 256 pixels, x4, antialiased bicubic LR) and prints Markdown.
 Scores are kept in `runs/benchmarks/ldm-<digest>`, so an interrupted run goes on; a folder is of one device and number

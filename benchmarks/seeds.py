@@ -1,8 +1,9 @@
 """What several training seeds reach together, against the controls of an evaluation under the same preference.
 
     for setting in paper balanced perceptual; do
-      orl-ldm evaluate resisc45-local --prefer $setting --set evaluate.out=runs/resisc45-local/evaluate-$setting
       orl-ldm ablate resisc45-local --rounds 2 --seeds 5 --only everything --prefer $setting
+      orl-ldm evaluate resisc45-local --prefer $setting --set train.out=runs/resisc45-local/ablation/everything/seed-0 \
+        --set evaluate.out=runs/resisc45-local/evaluate-$setting
       python benchmarks/seeds.py runs/resisc45-local/evaluate-$setting \
         runs/resisc45-local/ablation/per_image-$setting.csv
     done

@@ -102,7 +102,7 @@ def trained_in(evaluation: Path) -> Path | None:
     """The folder of the training whose policy was evaluated; None where there is none, as when the policy is a copy."""
     from orl_ldm.report.inputs import read_evaluation
 
-    folder = (evaluation / str(read_evaluation(evaluation).facts.get("policy_folder", ""))).parent
+    folder = (evaluation.resolve() / str(read_evaluation(evaluation).facts.get("policy_folder", ""))).parent
     return folder if (folder / "metrics.csv").is_file() else None
 
 

@@ -68,7 +68,7 @@ def behavior(config: CollectConfig, nfe_max: int) -> tuple[Policy, str]:
     if network.spec.preference_names:
         weights.update(repr(preferred).encode())
     factors = "-".join(f"{factor:g}" for factor in config.concentration)
-    return Explorer(policy, config.concentration, later=True), f"explorer-{weights.hexdigest()[:12]}-{factors}"
+    return Explorer(policy, config.concentration), f"explorer-{weights.hexdigest()[:12]}-{factors}"
 
 
 def collect(

@@ -229,8 +229,9 @@ def resolve(ldm_id: str) -> Path:
 
     try:
         folder = Path(snapshot_download(ldm_id, allow_patterns=["*.json", WEIGHTS[0]]))
-        if not any(folder.rglob(WEIGHTS[0])):  # an older model
-            folder = Path(snapshot_download(ldm_id, allow_patterns=["*.json", WEIGHTS[1]]))
+        older = [path.parent for path in folder.glob("*/config.json") if not _weights(path.parent)]
+        if older:
+            snapshot_download(ldm_id, allow_patterns=[f"{part.name}/{WEIGHTS[1]}" for part in older])
         return folder
     except Exception as error:  # many kinds of network and repository errors
         reason = (str(error).splitlines() or [type(error).__name__])[0]
@@ -238,7 +239,7 @@ def resolve(ldm_id: str) -> Path:
 
 
 def digest(folder: Path) -> str:
-    """SHA-256 over every configuration and weight file that is read, by relative path."""
+    """SHA-256 over every configuration below the folder, and every part's weights in the format that is read."""
     whole = hashlib.sha256()
     parts = [folder, *(path for path in folder.rglob("*") if path.is_dir())]
     for path in sorted([*folder.rglob("*.json"), *(path for part in parts for path in _weights(part))]):

@@ -122,7 +122,8 @@ def evaluate(task: Task, advance: Advance = lambda what, done, total: None) -> P
         "same_ldm_as_learned": facts.get("ldm_digest", ldm.digest) == ldm.digest,
         "nfe_max": task.sampler.nfe_max,
         "policy": facts,
-        "policy_folder": os.path.relpath(task.policy, out),  # so that both can be moved, or read from anywhere
+        # From there to here, so that both can be moved, or read from anywhere.
+        "policy_folder": os.path.relpath(task.policy.resolve(), out.resolve()),
         "roles": roles,
         "fixed_schedule": fixed[best][0].described(),
         "fixed_train_rewards": {name: reward for name, (_, reward) in fixed.items()},

@@ -15,9 +15,9 @@ class Tries:
     def __init__(self, path: Path) -> None:
         self._path = path
         path.parent.mkdir(parents=True, exist_ok=True)
-        lines = path.read_text().splitlines(keepends=True) if path.exists() else []
-        whole = [line for line in lines if line.endswith("\n")]  # a kill may have cut the last one short
         try:
+            lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+            whole = [line for line in lines if line.endswith("\n")]  # a kill may have cut the last one short
             self._known = iter([float(line) for line in whole])
         except ValueError as error:
             raise UserError(f"{str(path)!r} is damaged ({error}): delete it, and its search begins anew") from None

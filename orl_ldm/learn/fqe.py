@@ -22,6 +22,7 @@ from orl_ldm.learn.data import Dataset
 from orl_ldm.learn.estimates import member_weights
 from orl_ldm.learn.metrics import explained_variance
 from orl_ldm.learn.networks import Forked
+from orl_ldm.learn.passes import in_blocks
 from orl_ldm.policy import Policy
 from orl_ldm.policy.beta import mean_action, to_unit
 from orl_ldm.policy.effects import Effects
@@ -47,21 +48,18 @@ class FittedQ:
         self._fit(data, config, seed)
 
     def _fit(self, data: Dataset, config: JudgeConfig, seed: int) -> None:
-        q, target, device = self.q, copy.deepcopy(self.q), data.rewards.device
+        q, target = self.q, copy.deepcopy(self.q)
         drawn = stream(seed, "judge", 1, 0).integers(len(data), size=(config.steps, config.batch_size))
-        rows, batches = torch.from_numpy(drawn).unique(return_inverse=True)  # type: ignore[no-untyped-call]
-        rows, batches = rows.to(device), batches.to(device)
-        weights = member_weights(data, config.members, seed)[:, rows]  # (M, rows)
-        rewards, ends = data.rewards[rows], data.ends[rows]
-        with torch.no_grad():  # all that is the same in every step
-            now = self._inputs(data.observations[rows], data.actions[rows])
-            later = self._of_policy(data.next_observations[rows])
+        following = in_blocks(self._act, data.next_observations)  # (N, A): the policy is fixed
+        weights = member_weights(data, config.members, seed)  # (M, N)
         optimizer = AdamW(q.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True)
-        for step, batch in enumerate(batches):
+        for step, rows in enumerate(torch.from_numpy(drawn).to(data.rewards.device)):
             optimizer.param_groups[0]["lr"] = config.learning_rate * 0.5 * (1 + math.cos(math.pi * step / config.steps))
             with torch.no_grad():
-                y = rewards[batch] + torch.where(ends[batch], 0.0, target(*(x[batch] for x in later)))  # (M, B)
-            loss = F.huber_loss(q(*(x[batch] for x in now)), y, reduction="none") * weights[:, batch]
+                later = target(*self._inputs(data.next_observations[rows], following[rows]))  # (M, B)
+                y = data.rewards[rows] + torch.where(data.ends[rows], 0.0, later)
+            now = q(*self._inputs(data.observations[rows], data.actions[rows]))
+            loss = F.huber_loss(now, y, reduction="none") * weights[:, rows]
             optimizer.zero_grad()
             loss.mean(1).sum().backward()  # type: ignore[no-untyped-call]
             optimizer.step()
@@ -72,7 +70,8 @@ class FittedQ:
     @torch.no_grad()
     def gains(self, data: Dataset) -> Tensor:
         """Gains (M, E) in standard deviations from the first states of the episodes of `data`."""
-        values: Tensor = self.q(*self._of_policy(data.observations[data.starts]))
+        first = data.observations[data.starts]
+        values: Tensor = self.q(*self._inputs(first, self._act(first)))
         return values
 
     @torch.no_grad()
@@ -83,9 +82,10 @@ class FittedQ:
         said = self.q(*self._inputs(data.observations[last], data.actions[last]))  # (M, E)
         return explained_variance(said.mean(0), gained)
 
-    def _of_policy(self, observations: Tensor) -> tuple[Tensor, Tensor]:
-        """`_inputs` of observations (B, F) and what the policy does there."""
-        return self._inputs(observations, to_unit(self.policy.spec, mean_action(self.policy, observations)))
+    @torch.no_grad()
+    def _act(self, observations: Tensor) -> Tensor:
+        """The policy's unit actions (B, A)."""
+        return to_unit(self.policy.spec, mean_action(self.policy, observations))
 
     def _inputs(self, observations: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
         """Of observations (B, F) and unit actions (B, A): what Q-functions see, and which of the actions stop (B,)."""

@@ -116,11 +116,13 @@ def learn(
             metrics = learner.epoch(state.epochs) | judge.habits(learner.policy)
             if broken := not_finite(metrics):
                 raise UserError(_diverged(broken[0], metrics, state, path))
-            seconds = time.monotonic() - begin
-            metrics["charts/SPS"] = learner.samples / seconds
-            state.epochs, state.seconds, state.metrics = state.epochs + 1, state.seconds + seconds, metrics
+            metrics["charts/SPS"] = learner.samples / (time.monotonic() - begin)
+            state.epochs, state.metrics = state.epochs + 1, metrics
             if is_due(state.epochs, learner.epochs, config.judge.candidates):
+                bar.update(task, description="judging")
                 judge.offer(learner.policy, state)
+                bar.update(task, description="training")
+            state.seconds += time.monotonic() - begin
             if is_due(state.epochs, learner.epochs, config.keep_checkpoints):
                 kept = {"epoch": state.epochs, "weights": asdict(config.reward_weights()), "digest": state.digest}
                 save_policy(learner.policy, out / "checkpoints" / f"epoch-{state.epochs:05d}", kept)
@@ -195,7 +197,7 @@ def _diverged(name: str, metrics: Metrics, state: Progress, path: Path) -> str:
 
 def _bar(console: Console) -> Bar:
     return Bar(
-        TextColumn("training"),
+        TextColumn("{task.description:8}"),
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn("estimated reward {task.fields[reward]:.4f}"),

@@ -84,9 +84,9 @@ def check_pair(output: Tensor, target: Tensor) -> None:
             raise ValueError(f"{name} is {x.dtype}; metrics take floats in [0, 1] (divide 8-bit images by 255)")
         low, high = x.min().item(), x.max().item()
         if not (math.isfinite(low) and math.isfinite(high)):
+            hint = ": an LDM in float16 may overflow (set ldm.dtype to bfloat16 or float32)"
             raise UserError(
-                f"metrics cannot score {name} images whose values are not finite: an LDM in float16 may overflow "
-                "(set ldm.dtype to bfloat16 or float32)"
+                f"metrics cannot score {name} images whose values are not finite{hint if name == 'output' else ''}"
             )
         if low < -RANGE_SLACK or high > 1 + RANGE_SLACK:
             raise ValueError(

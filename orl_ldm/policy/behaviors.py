@@ -63,14 +63,13 @@ class PacedPolicy:
 class Explorer:
     """A policy with its concentrations times a factor for each action: the same mean, wider below 1, narrower above.
 
-    With `later`, an episode's first decision, where to begin, keeps the policy's own; the feature that tells it must be
-    among the policy's.
+    An episode's first decision, where to begin, keeps the policy's own, if one of the policy's features tells it.
     """
 
-    def __init__(self, policy: Policy, factors: Sequence[float], later: bool = False) -> None:
+    def __init__(self, policy: Policy, factors: Sequence[float]) -> None:
         self.spec, self.policy = policy.spec, policy
-        self._factors = torch.tensor(factors, dtype=torch.float32)
-        self._decision = policy.spec.feature_names.index(DECISION) if later else None
+        self._factors, names = torch.tensor(factors, dtype=torch.float32), policy.spec.feature_names
+        self._decision = names.index(DECISION) if DECISION in names else None
 
     def concentrations(self, observations: Tensor) -> tuple[Tensor, Tensor]:
         """Scaled alpha and beta, each (B, A)."""

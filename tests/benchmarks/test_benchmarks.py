@@ -114,4 +114,4 @@ def test_what_seeing_the_first_estimate_could_be_worth(pipeline: Path) -> None:
     assert [row[:2] for row in rows] == [
         [f"`{setting}`", f"{t} T"] for setting in ("paper", "balanced", "perceptual") for t in (0.63, 0.75)
     ]
-    assert all(float(each) >= float(common) for _, _, common, each, *_ in rows)
+    assert any(float(each) > float(common) for _, _, common, each, *_ in rows)

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,29 @@ def test_older_weights_are_read_and_nothing_in_them_is_run(tmp_path: Path, ldm_f
     with pytest.raises(UserError, match="cannot be loaded"):
         load_ldm(str(tmp_path / "ldm"))
     assert not (tmp_path / "was here").exists()
+
+
+def test_of_a_hub_model_older_weights_are_fetched_where_there_are_no_others(
+    tmp_path: Path, ldm_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub, cache = tmp_path / "hub", tmp_path / "cache"
+    shutil.copytree(ldm_folder, hub)
+    weights = hub / "unet" / "diffusion_pytorch_model.safetensors"
+    torch.save(load_file(weights), weights.with_suffix(".bin"))
+    weights.unlink()
+    stage = next(path for path in hub.glob("*/*.safetensors"))
+    stage.with_suffix(".bin").write_bytes(b"not to be fetched")
+
+    def fetch(ldm_id: str, allow_patterns: list[str]) -> str:
+        for path in hub.rglob("*"):
+            if path.is_file() and any(fnmatch(path.relative_to(hub).as_posix(), one) for one in allow_patterns):
+                (cache / path.relative_to(hub)).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(path, cache / path.relative_to(hub))
+        return str(cache)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", fetch)
+    load_ldm("somebody/older")
+    assert [path.parent.name for path in cache.rglob("*.bin")] == ["unet"]
 
 
 def test_what_is_no_ldm_is_refused(tmp_path: Path, ldm_folder: Path) -> None:

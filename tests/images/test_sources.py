@@ -15,9 +15,11 @@ from orl_ldm.images.pairs import load_pairs
 from orl_ldm.images.resample import downscale, to_tensor, upscale
 from orl_ldm.images.sources import open_images
 from orl_ldm.images.synthetic import SCENES
+from orl_ldm.pipeline import load_pipeline
 
-SHARED = Path(__file__).resolve().parents[3] / "shared" / "data" / "resisc45"
-SPLITS = Path(__file__).parents[2] / "data" / "splits"
+ROOT = Path(__file__).parents[2]
+RESISC45, SPLITS = ROOT / "data" / "resisc45", ROOT / "data" / "splits"
+ABSENT = pytest.mark.skipif(not RESISC45.is_dir(), reason="RESISC45 is not in data/resisc45")
 
 
 def save(folder: Path, *files: str) -> None:
@@ -143,9 +145,14 @@ def test_a_draw_is_fixed_spread_over_scenes_and_independent_of_other_files(folde
     assert drawn(1, ("river",), 2) == rivers
 
 
-def test_the_shipped_list_of_the_demo_s_test_images_is_drawn() -> None:
-    listed = (SPLITS / "demo-test.txt").read_text().split()
-    assert [ref.name for ref in open_images("synthetic", "test", count=32, seed=42)] == listed
+@pytest.mark.parametrize("split", ["train", "test"])
+@pytest.mark.parametrize("name", ["demo", pytest.param("resisc45-local", marks=[pytest.mark.resisc45, ABSENT])])
+def test_the_shipped_lists_are_what_pipelines_draw(name: str, split: str) -> None:
+    pipeline = load_pipeline(str(ROOT / "pipelines" / f"{name}.toml"))
+    data, counts = pipeline.data, {"train": pipeline.collect.images, "test": pipeline.evaluate.images}
+    source = data.source if data.source == "synthetic" else str(ROOT / data.source)
+    listed = (SPLITS / f"{name}-{split}.txt").read_text().split()
+    assert [ref.name for ref in open_images(source, split, data.classes, counts[split], data.seed)] == listed
 
 
 def test_synthetic_scenes_of_a_class_are_as_many_as_asked_for() -> None:
@@ -218,11 +225,9 @@ def test_a_blind_degradation_is_a_function_of_seed_and_image() -> None:
     assert (first - low_resolution(hr, 4)).abs().mean() > 0.5 / 255
 
 
-@pytest.mark.shared
-@pytest.mark.skipif(not SHARED.is_dir(), reason="the development images are not here")
+@pytest.mark.resisc45
+@ABSENT
 def test_real_resisc45_is_read() -> None:
-    refs = open_images(str(SHARED), "test", count=24)
+    refs = open_images(str(RESISC45), "test", count=24)
     assert len({ref.scene for ref in refs}) == 12
     assert refs[0].load().shape == (256, 256, 3)
-    listed = (SPLITS / "resisc45-local-test.txt").read_text().split()
-    assert [ref.name for ref in open_images(str(SHARED), "test", count=204, seed=42)] == listed

@@ -13,6 +13,7 @@ from orl_ldm.buffer import read
 from orl_ldm.learn import CriticConfig, JudgeConfig, TrainConfig, train
 from orl_ldm.learn.critics import Critics
 from orl_ldm.learn.data import load
+from orl_ldm.learn.fqe import FittedQ
 from orl_ldm.learn.networks import Ensemble, Forked, pessimistic
 from orl_ldm.policy import BetaPolicy, PlannedPolicy, PolicySpec, load_policy, under
 from orl_ldm.policy.beta import mean_action, to_unit
@@ -153,6 +154,12 @@ def test_one_policy_serves_every_preference(tmp_path: Path) -> None:
         means.append(toys.mean_of(toy, held))
         assert sum(astuple(weights)) == pytest.approx(1)
     assert means == pytest.approx([0.2, 0.5, 0.8], abs=0.08)
+    by_psnr = load(replace(config, weights=toys.WEIGHTS), torch.device("cpu"))[0]
+    gains = []
+    for words in ("psnr=1", "fidelity=1", "ssim=1"):  # and is judged as it is turned
+        turned, _ = under(policy, facts, words, "it")
+        gains.append(float(FittedQ(turned, by_psnr, JudgeConfig(steps=300), 0).gains(by_psnr).mean()))
+    assert gains[0] > gains[1] > gains[2]
 
 
 def test_the_weights_make_a_value_of_the_terms(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from orl_ldm.learn import CriticConfig, JudgeConfig, PPOConfig, TrainConfig, tra
 buffer, out, limit = sys.argv[1], sys.argv[2], int(sys.argv[3])
 threading.stack_size(2**20)  # stacks are set aside rather than used, but count
 critics = CriticConfig(epochs=2, steps=3, batch_size=64, critic_hidden=(64, 64))  # networks count as well
-ppo, judge = PPOConfig(epochs=2, draws=256), JudgeConfig(steps=20)
+ppo, judge = PPOConfig(epochs=2, draws=256), JudgeConfig(steps=200, candidates=1)
 config = TrainConfig((buffer,), "", device="cpu", critics=critics, ppo=ppo, judge=judge)
 for algo in ("critics", "ppo"):
     train(replace(config, algo=algo, out=f"{out}/free-{algo}"), progress=False)

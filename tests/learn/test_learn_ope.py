@@ -134,11 +134,11 @@ def test_the_latest_that_is_not_clearly_behind_the_best_is_accepted(data: Datase
 def test_what_two_policies_share_cancels_in_their_difference(data: Dataset) -> None:
     learned, held = split(data, 0.3)
     assert held is not None
-    gains = FittedQ(Plan(toys.Patience(), PLANS[0]), learned, JUDGE, 0).gains(held)
-    one, other = (gains + shift for shift in (0.0, 0.25))
-    mean, error = difference(other, one, held, 0)
+    one, other = (FittedQ(Plan(toys.Patience(), (0.8, aim)), learned, JUDGE, 0).gains(held) for aim in (0.5, 0.48))
+    _, paired = difference(one, other, held, 0)
+    assert 0 < paired < 0.5 * of_members(one, held, 0).standard_error
+    mean, error = difference(one + 0.25, one, held, 0)
     assert (mean, error) == (pytest.approx(0.25 * held.scale), pytest.approx(0, abs=1e-6))
-    assert of_members(one, held, 0).standard_error > 1e-4
 
 
 def constant(data: Dataset, aim: float) -> BetaPolicy:

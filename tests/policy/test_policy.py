@@ -66,7 +66,7 @@ def test_exploration_has_a_factor_for_each_action() -> None:
 
 
 def test_where_an_episode_begins_is_explored_as_widely_as_the_policy_says() -> None:
-    explorer = Explorer(BroadPolicy(EPISODES, (4.0, 8.0), (6.0, 3.0)), (4.0, 0.5), later=True)
+    explorer = Explorer(BroadPolicy(EPISODES, (4.0, 8.0), (6.0, 3.0)), (4.0, 0.5))
     alpha, beta = explorer.concentrations(torch.tensor([[0.0, 1.0, 1.0], [0.05, 1.0, 1.0]]))
     assert alpha.tolist() == [[4.0, 8.0], [16.0, 4.0]] and beta.tolist() == [[6.0, 3.0], [24.0, 1.5]]
 
