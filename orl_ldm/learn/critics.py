@@ -34,7 +34,8 @@ What suits an image is told in part only, so that going all the way to what is h
 half way, and loses more often (docs/benchmarks.md, "How often a policy can win"). To go half way there has to be a
 place to go from: one plan for all images, the one that the critics hold for best on average. It sees where in an
 episode it is and nothing else, and climbs the critics of all images; whether it stops it is told by what the actor does
-on average, as there the critics have their edge. The policy goes `sight` of the way from it to the actor (orl_ldm.policy.planned).
+on average, as there the critics have their edge. The policy goes `sight` of the way from it to the actor
+(orl_ldm.policy.planned).
 
 With `dial` the reward's weights are a part of s: every transition is relabelled with weights drawn anew for each step,
 and one policy serves them all (as universal value functions, Schaul et al. 2015). A critic says what an action brings
