@@ -22,7 +22,7 @@ $(READY): pyproject.toml
 	$(VENV)/bin/python -m pip install --progress-bar on -e '.[dev,spandrel]'
 	$(RUN) prepare
 	@touch $(READY)
-	@echo "Ready. Next: make demo (the whole way, 13 minutes on two cores), or make test."
+	@echo "Ready. Next: make demo (the whole way, 14 minutes on two cores), or make test."
 
 demo: setup  ## Collect and train in rounds, evaluate and report on the embedded default
 	$(RUN) demo
