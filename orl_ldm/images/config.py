@@ -1,13 +1,21 @@
 """Which images a pipeline uses."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated
 
-from pydantic import NonNegativeInt, PositiveInt
+from pydantic import AfterValidator, NonNegativeInt, PositiveInt
 
 from orl_ldm.config import STRICT
+from orl_ldm.images.degrade import read
 
-Degradation = Literal["bicubic", "bsrgan_light"]
+
+def _readable(text: str) -> str:
+    read(text)
+    return text
+
+
+#: A degradation as orl_ldm.images.degrade reads it.
+Degradation = Annotated[str, AfterValidator(_readable)]
 
 
 @dataclass(frozen=True)

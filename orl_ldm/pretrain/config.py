@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from orl_ldm.config import STRICT
+from orl_ldm.images.config import Degradation
 
 #: Residual blocks at full, half and quarter resolution.
 Layers = tuple[NonNegativeInt, PositiveInt, PositiveInt]
@@ -97,7 +98,7 @@ class PretrainConfig:
     `start` names an LDM (`embedded`, a folder, a hub id) to go on from instead of untrained networks: its architecture
     and noise schedule are kept, and the shapes set here are not used. `holdout` images are only ever validated on
     (among others by DDIM with `validation_steps` steps); which ones follows from `holdout_seed` alone, so that a second
-    training with another `seed` holds out the same.
+    training with another `seed` holds out the same. `degradation` makes the LR images.
     """
 
     __pydantic_config__ = STRICT
@@ -107,6 +108,7 @@ class PretrainConfig:
     scale: PositiveInt = 4
     start: str = ""
     sources: tuple[SourceConfig, ...] = (SourceConfig(),)
+    degradation: Degradation = "bicubic"
     holdout: PositiveInt = 32
     holdout_seed: NonNegativeInt = 42
     previews: PositiveInt = 4

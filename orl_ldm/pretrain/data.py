@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from orl_ldm.errors import UserError
+from orl_ldm.images.degrade import low_resolution
 from orl_ldm.images.sources import ImageRef, open_images
 from orl_ldm.pretrain.config import PretrainConfig
 from orl_ldm.streams import normal, stable_id, stream
@@ -51,8 +52,9 @@ def open_sources(config: PretrainConfig) -> Images:
     )
 
 
-class Crops(Dataset[tuple[Tensor, Tensor, int]]):
-    """The i-th of an endless stream: a crop (3, size, size) uint8, flipped and turned at random; its noise; and i.
+class Crops(Dataset[tuple[Tensor, Tensor, Tensor, int]]):
+    """The i-th of an endless stream: a crop (3, size, size) uint8, flipped and turned at random; its LR image
+    (3, size/scale, size/scale) in [0, 1]; its noise; and i.
 
     The noise is standard normal, float32, of the `latent` shape (C, h, w); drawn here, it is the loader's workers that
     draw it. Images are kept in memory as long as they fit: with `workers` they are read before training begins, by all
@@ -60,9 +62,17 @@ class Crops(Dataset[tuple[Tensor, Tensor, int]]):
     """
 
     def __init__(
-        self, images: Images, size: int, latent: tuple[int, int, int], seed: int, length: int, workers: int = 0
+        self,
+        images: Images,
+        size: int,
+        latent: tuple[int, int, int],
+        seed: int,
+        length: int,
+        workers: int = 0,
+        degradation: str = "bicubic",
     ) -> None:
         self.refs, self.size, self.latent, self.seed, self.length = images.refs, size, latent, seed, length
+        self.degradation = degradation
         self._cumulative = np.cumsum(np.asarray(images.weights) / np.sum(images.weights))
         self._cache: dict[int, npt.NDArray[np.uint8]] = {}
         self._cached_bytes = 0
@@ -74,7 +84,7 @@ class Crops(Dataset[tuple[Tensor, Tensor, int]]):
     def __len__(self) -> int:
         return self.length
 
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor, int]:
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor, Tensor, int]:
         rng = stream(self.seed, "crop", index)
         chosen = min(int(np.searchsorted(self._cumulative, rng.random())), len(self.refs) - 1)
         pixels = self._pixels(chosen)
@@ -84,7 +94,9 @@ class Crops(Dataset[tuple[Tensor, Tensor, int]]):
         top, left = rng.integers(height - self.size + 1), rng.integers(width - self.size + 1)
         crop = np.rot90(pixels[top : top + self.size, left : left + self.size], int(rng.integers(4)))
         turned = np.ascontiguousarray((crop[:, ::-1] if rng.random() < 0.5 else crop).transpose(2, 0, 1))
-        return torch.from_numpy(turned), noise_of(self.latent, self.seed, index), index
+        hr = torch.from_numpy(turned)
+        lr = low_resolution(hr.float() / 255, self.size // self.latent[1], self.degradation, self.seed, index)
+        return hr, lr, noise_of(self.latent, self.seed, index), index
 
     def _pixels(self, chosen: int) -> npt.NDArray[np.uint8]:
         if chosen in self._cache:

@@ -29,7 +29,7 @@ class Objective(Protocol):
 
     network: nn.Module
 
-    def __call__(self, hr: Tensor, noise: Tensor, items: Tensor) -> Tensor: ...
+    def __call__(self, hr: Tensor, lr: Tensor, noise: Tensor, items: Tensor) -> Tensor: ...
 
     def validate(self, hr: Tensor) -> Validation: ...
 
@@ -71,7 +71,7 @@ def train_stage(
             keep_until(log, start)
     unfinished = start < config.steps
     length = config.steps * config.batch_size
-    crops = Crops(images, config.crop, latent, run.seed, length, run.workers if unfinished else 0)
+    crops = Crops(images, config.crop, latent, run.seed, length, run.workers if unfinished else 0, run.degradation)
     mine = range(start * config.batch_size + accelerator.process_index, len(crops), accelerator.num_processes)
     pinned = accelerator.device.type == "cuda"
     size = config.batch_size // parts
@@ -86,11 +86,11 @@ def train_stage(
         for step in range(start, config.steps):
             loss = torch.zeros((), device=accelerator.device)
             for part in range(config.gradient_accumulation):
-                pixels, noise, items = next(batches)
-                hr, noise = (part.to(accelerator.device, torch.float32, non_blocking=True) for part in (pixels, noise))
+                *batch, items = next(batches)
+                pixels, lr, noise = (x.to(accelerator.device, torch.float32, non_blocking=True) for x in batch)
                 last = part == config.gradient_accumulation - 1
                 with nullcontext() if last else accelerator.no_sync(loss_of):
-                    share = loss_of(hr / 255, noise, items) / config.gradient_accumulation
+                    share = loss_of(pixels / 255, lr, noise, items) / config.gradient_accumulation
                     accelerator.backward(share)
                 loss += share.detach()
             flag = torch.tensor(float(interrupt.received is not None), device=accelerator.device)

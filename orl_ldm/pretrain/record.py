@@ -28,6 +28,7 @@ class Run:
     seed: int
     workers: int
     previews: int
+    degradation: str
 
     def validate(
         self, name: str, objective: "Objective", hr: Tensor, step: int, hours: float, loss: float, console: Console

@@ -54,14 +54,18 @@ def pretrain(config: PretrainConfig) -> Path:
         f"{len(images.refs)} training images, {len(held_out)} held out, {accelerator.num_processes} processes, "
         f"device {accelerator.device}"
     )
-    run = Run(folder, accelerator, config.seed, config.workers, config.previews)
+    run = Run(folder, accelerator, config.seed, config.workers, config.previews, config.degradation)
     objectives: list[tuple[str, Objective, StageConfig]] = [
         (
             "first-stage",
             FirstStageLoss(ldm.first_stage, config.first_stage.latent_noise),
             config.first_stage.train,
         ),
-        ("denoiser", DenoiserLoss(ldm, config.seed, config.validation_steps), config.denoiser.train),
+        (
+            "denoiser",
+            DenoiserLoss(ldm, config.seed, config.validation_steps, config.degradation),
+            config.denoiser.train,
+        ),
     ]
     hours = {
         name: train_stage(name, objective, images, held_out, stage, ldm.latent_shape(stage.crop, stage.crop), run)

@@ -1,5 +1,6 @@
 """The two trained networks: what each is, what its loss is, and how it is validated."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +13,8 @@ from orl_ldm.diffusion.config import SamplerConfig
 from orl_ldm.diffusion.ldm import LDM, encode
 from orl_ldm.diffusion.sampler import grid_driver, sample
 from orl_ldm.diffusion.schedule import add_noise, training_target
-from orl_ldm.images.resample import downscale, to_8bit, upscale
+from orl_ldm.images.degrade import low_resolution
+from orl_ldm.images.resample import to_8bit, upscale
 from orl_ldm.metrics import Metrics
 from orl_ldm.pretrain.config import DenoiserConfig, FirstStageConfig
 from orl_ldm.pretrain.data import noise_of, spread
@@ -90,8 +92,8 @@ class FirstStageLoss(nn.Module):
         super().__init__()
         self.network, self.latent_noise = network, latent_noise
 
-    def forward(self, hr: Tensor, noise: Tensor, items: Tensor) -> Tensor:
-        """The loss of crops (B, 3, S, S) in [0, 1] with their noise (B, C, h, w), items (B,) of the stream."""
+    def forward(self, hr: Tensor, lr: Tensor, noise: Tensor, items: Tensor) -> Tensor:
+        """The loss of crops (B, 3, S, S), LR images (B, 3, h, w), noise (B, C, h, w) and items (B,) of the stream."""
         latents = encode(self.network, hr)
         noisy = latents + self.latent_noise * noise
         reconstruction = self.network.decode(noisy).sample
@@ -109,17 +111,17 @@ class FirstStageLoss(nn.Module):
 class DenoiserLoss(nn.Module):
     """Mean squared error of the denoiser's prediction, on (HR latent, LR image) pairs at evenly spread timesteps."""
 
-    def __init__(self, ldm: LDM, seed: int, validation_steps: int) -> None:
+    def __init__(self, ldm: LDM, seed: int, validation_steps: int, degradation: str = "bicubic") -> None:
         super().__init__()
         self.network, self.seed, self.validation_steps = ldm.unet, seed, validation_steps
+        self.degradation = degradation
         self._ldm = (ldm,)  # in a tuple, so that the frozen first stage is not a part of this module
 
-    def forward(self, hr: Tensor, noise: Tensor, items: Tensor) -> Tensor:
-        """The loss of crops (B, 3, S, S) in [0, 1] with their noise (B, C, h, w), items (B,) of the stream."""
+    def forward(self, hr: Tensor, lr: Tensor, noise: Tensor, items: Tensor) -> Tensor:
+        """The loss of crops (B, 3, S, S), LR images (B, 3, h, w), noise (B, C, h, w) and items (B,) of the stream."""
         ldm = self._ldm[0]
         with torch.no_grad():
             x0 = encode(ldm.first_stage, hr).float() * ldm.latent_scale
-            lr = to_8bit(downscale(hr, ldm.scale))
         t = (spread(items) * ldm.schedule.num_train_timesteps).floor().to(hr.device)
         alpha_bar = ldm.schedule.alpha_bar(t)
         x = add_noise(x0, noise, alpha_bar)
@@ -128,24 +130,43 @@ class DenoiserLoss(nn.Module):
         return F.mse_loss(prediction.float(), target)
 
     def validate(self, hr: Tensor) -> Validation:
-        """The loss on (N, 3, H, W) images, and what comes of one call from pure noise and of DDIM from there."""
+        """The loss on (N, 3, H, W) images, and what comes of one call from pure noise and of DDIM from there.
+
+        Clean images are scored too where the training's are degraded, under names that begin with `clean`.
+        """
         ldm = self._ldm[0]
-        items = list(range(len(hr)))
-        lr = to_8bit(downscale(hr, ldm.scale))
-        pictures = {"bicubic": to_8bit(upscale(lr, ldm.scale))}
-        for title, steps in (("one call", 1), (f"DDIM {self.validation_steps}", self.validation_steps)):
-            drive = grid_driver(ldm.schedule.grid(steps, "trailing"), 0.0)
-            config = SamplerConfig(nfe_max=steps, t_floor=0.0)
-            pictures[title] = torch.cat(
-                [sample(ldm, lr[i : i + 1], [i], [0], drive, config, self.seed, True).images for i in items]
-            )
-        shape = ldm.latent_shape(*hr.shape[-2:])
-        noises = [noise_of(shape, self.seed, i).to(hr.device) for i in items]
-        losses = [self(hr[i : i + 1], noise[None], torch.tensor([i])) for i, noise in enumerate(noises)]
+        items = range(len(hr))
+        lr = self._low(hr, self.degradation)
+        noises = [noise_of(ldm.latent_shape(*hr.shape[-2:]), self.seed, i).to(hr.device) for i in items]
+        losses = [self(hr[i : i + 1], lr[i : i + 1], noises[i][None], torch.tensor([i])) for i in items]
         scores = {"held_out_loss": float(torch.stack(losses).mean())}
+        pictures = self._pictures(lr, (1, self.validation_steps))
         for title, images in pictures.items():
             scores |= _scores(title, images, hr)
-        return Validation(scores, {**pictures, "reference": hr})
+        if self.degradation != "bicubic":
+            for title, images in self._pictures(self._low(hr, "bicubic"), (1,)).items():
+                scores |= _scores(f"clean {title}", images, hr)
+        return Validation(
+            scores, {"LR image": F.interpolate(lr, scale_factor=float(ldm.scale)), **pictures, "reference": hr}
+        )
+
+    def _low(self, hr: Tensor, degradation: str) -> Tensor:
+        """LR images (N, 3, h, w); each validation sees the same."""
+        scale = self._ldm[0].scale
+        return torch.stack([low_resolution(image, scale, degradation, self.seed, i) for i, image in enumerate(hr)])
+
+    def _pictures(self, lr: Tensor, counts: Sequence[int]) -> dict[str, Tensor]:
+        """Bicubic upscales, and images by each number of calls (N, 3, H, W), by title."""
+        ldm = self._ldm[0]
+        pictures = {"bicubic": to_8bit(upscale(lr, ldm.scale))}
+        for steps in counts:
+            drive = grid_driver(ldm.schedule.grid(steps, "trailing"), 0.0)
+            config = SamplerConfig(nfe_max=steps, t_floor=0.0)
+            title = "one call" if steps == 1 else f"DDIM {steps}"
+            pictures[title] = torch.cat(
+                [sample(ldm, x[None], [i], [0], drive, config, self.seed, True).images for i, x in enumerate(lr)]
+            )
+        return pictures
 
 
 def _scores(title: str, output: Tensor, target: Tensor) -> dict[str, float]:
