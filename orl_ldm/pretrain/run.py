@@ -26,7 +26,7 @@ from orl_ldm.pretrain.record import Run
 from orl_ldm.pretrain.stages import SCHEDULER, DenoiserLoss, FirstStageLoss, build_denoiser, build_first_stage
 
 #: Settings that may change between the runs of one folder without making it another training.
-FREE = ("checkpoint_minutes", "validate_minutes", "gradient_accumulation", "previews", "workers")
+FREE = ("checkpoint_minutes", "validate_minutes", "gradient_accumulation", "previews", "workers", "compile")
 
 
 def pretrain(config: PretrainConfig) -> Path:
@@ -63,7 +63,7 @@ def pretrain(config: PretrainConfig) -> Path:
         ),
         (
             "denoiser",
-            DenoiserLoss(ldm, config.seed, config.validation_steps, config.degradation),
+            DenoiserLoss(ldm, config.seed, config.validation_steps, config.degradation, config.compile),
             config.denoiser.train,
         ),
     ]

@@ -111,10 +111,13 @@ class FirstStageLoss(nn.Module):
 class DenoiserLoss(nn.Module):
     """Mean squared error of the denoiser's prediction, on (HR latent, LR image) pairs at evenly spread timesteps."""
 
-    def __init__(self, ldm: LDM, seed: int, validation_steps: int, degradation: str = "bicubic") -> None:
+    def __init__(
+        self, ldm: LDM, seed: int, validation_steps: int, degradation: str = "bicubic", compiled: bool = False
+    ) -> None:
         super().__init__()
         self.network, self.seed, self.validation_steps = ldm.unet, seed, validation_steps
         self.degradation = degradation
+        self._in_training = (torch.compile(ldm.unet) if compiled else ldm.unet,)  # validation has other shapes
         self._ldm = (ldm,)  # in a tuple, so that the frozen first stage is not a part of this module
 
     def forward(self, hr: Tensor, lr: Tensor, noise: Tensor, items: Tensor) -> Tensor:
@@ -125,7 +128,8 @@ class DenoiserLoss(nn.Module):
         t = (spread(items) * ldm.schedule.num_train_timesteps).floor().to(hr.device)
         alpha_bar = ldm.schedule.alpha_bar(t)
         x = add_noise(x0, noise, alpha_bar)
-        prediction = self.network(torch.cat([x, lr * 2 - 1], dim=1), t.float()).sample
+        network = self._in_training[0] if self.network.training else self.network
+        prediction = network(torch.cat([x, lr * 2 - 1], dim=1), t.float()).sample
         target = training_target(x0, noise, alpha_bar, ldm.schedule.prediction_type)
         return F.mse_loss(prediction.float(), target)
 
