@@ -12,10 +12,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import typer
+from orl_ldm.env.observe import observe
 
 from orl_ldm.diffusion.ldm import LDM, open_ldm
 from orl_ldm.diffusion.sampler import Decision, State, advance, begin, finish
-from orl_ldm.env.observe import observe
 from orl_ldm.env.spaces import FEATURES
 from orl_ldm.images.pairs import load_pairs
 from orl_ldm.images.sources import open_images

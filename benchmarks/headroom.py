@@ -15,10 +15,10 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import typer
+from orl_ldm.env.observe import observe
 
 from orl_ldm.diffusion.ldm import LDM, open_ldm
 from orl_ldm.diffusion.sampler import begin
-from orl_ldm.env.observe import observe
 from orl_ldm.evaluate import methods
 from orl_ldm.evaluate.fixed import FixedSchedule
 from orl_ldm.evaluate.run import Runner, per_image

@@ -177,7 +177,7 @@ def write_buffer(folder: Path) -> None:
     episode = np.repeat(np.arange(1152), lengths)
     header = Header(
         feature_names=SPEC.feature_names, action_names=SPEC.action_names, action_low=SPEC.action_low,
-        action_high=SPEC.action_high, term_names=TERMS, nfe_max=20, pipeline_digest="a" * 64, ldm_id="none",
+        action_high=SPEC.action_high, term_names=tuple(TERMS), nfe_max=20, pipeline_digest="a" * 64, ldm_id="none",
         ldm_digest="b" * 64, behavior_id="uniform", seed=0, packages={}, reward_weights={"psnr": 1.0},
     )  # fmt: skip
     columns = {

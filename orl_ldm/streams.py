@@ -9,7 +9,7 @@ import hashlib
 import numpy as np
 import numpy.typing as npt
 
-#: What a stream is for. Part of its name, so that no two uses ever share numbers.
+#: What a stream is for. Part of its name, so that no two uses ever share numbers; others get a number by hash.
 PURPOSES = {
     "noise": 1,
     "action": 2,
@@ -32,7 +32,7 @@ def stable_id(name: str) -> int:
 
 def stream(seed: int, purpose: str, *counters: int) -> np.random.Generator:
     """The generator of one stream. `counters` are non-negative integers, e.g. (image_id, rollout, step)."""
-    words = [seed, PURPOSES[purpose]]
+    words = [seed, PURPOSES.get(purpose) or stable_id(purpose) & 0xFFFFFFFF]
     for counter in counters:
         words += [counter & 0xFFFFFFFF, counter >> 32]
     return np.random.Generator(np.random.Philox(np.random.SeedSequence(words)))
@@ -41,3 +41,35 @@ def stream(seed: int, purpose: str, *counters: int) -> np.random.Generator:
 def normal(shape: tuple[int, ...], seed: int, purpose: str, *counters: int) -> npt.NDArray[np.float32]:
     """Standard normal noise of `shape`, float32."""
     return stream(seed, purpose, *counters).standard_normal(shape, dtype=np.float32)
+
+
+#: Side of the blocks, in latent pixels, that noise is drawn in, and an offset that keeps block numbers positive.
+BLOCK, OFFSET = 16, 1 << 20
+
+
+def block_noise(
+    shape: tuple[int, ...], corner: tuple[int, int], seed: int, purpose: str, *counters: int
+) -> npt.NDArray[np.float32]:
+    """Standard normal noise (C, h, w), float32, of the part of an endless plane whose corner is (row, column).
+
+    The plane is drawn in blocks with a stream each, so that two parts that overlap agree where they do.
+    """
+    channels, height, width = shape
+    (top, left), spans = corner, []
+    for begin, size in ((top, height), (left, width)):
+        spans.append(range(begin // BLOCK, -(-(begin + size) // BLOCK)))
+    plane = np.concatenate(
+        [
+            np.concatenate(
+                [
+                    normal((channels, BLOCK, BLOCK), seed, purpose, *counters, row + OFFSET, column + OFFSET)
+                    for column in spans[1]
+                ],
+                axis=2,
+            )
+            for row in spans[0]
+        ],
+        axis=1,
+    )
+    y, x = top - spans[0].start * BLOCK, left - spans[1].start * BLOCK
+    return plane[:, y : y + height, x : x + width]

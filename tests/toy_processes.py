@@ -14,12 +14,12 @@ import torch
 from orl_ldm.buffer import BufferWriter, Header, ImageRef
 from orl_ldm.policy import BroadPolicy, Policy, PolicySpec
 from orl_ldm.policy.beta import log_prob, mean_action, sample_action
-from orl_ldm.reward import PSNR_SCALE, TERMS, RewardWeights
+from orl_ldm.reward import PSNR_SCALE, TERMS, as_weights
 
 Floats = npt.NDArray[np.float32]
 
 #: Only the PSNR term counts, and the toys write 40 times their reward into it.
-WEIGHTS = RewardWeights(psnr=1.0, ssim=0.0, lpips=0.0, nfe=0.0)
+WEIGHTS = as_weights({"psnr": 1.0})
 
 
 class Toy(Protocol):
@@ -84,12 +84,12 @@ class Patience:
 
 @dataclass(frozen=True)
 class Stops(Patience):
-    """Patience in the sampler's words: a `step` of 0 or less stops, and who goes on twice ends at -0.5.
+    """Patience in the sampler's words: a `t_ratio` of 0 or less stops, and who goes on twice ends at -0.5.
 
     So what stopping pays has to be known for either decision.
     """
 
-    spec: PolicySpec = PolicySpec(("position/decision", "character"), ("step", "aim"), (-1.5, 0.0), (1.0, 1.0))
+    spec: PolicySpec = PolicySpec(("position/decision", "character"), ("t_ratio", "aim"), (-1.5, 0.0), (1.0, 1.0))
     horizon: int = 3
 
     def act(self, character: Floats, step: int, actions: Floats) -> tuple[Floats, npt.NDArray[np.bool_]]:
@@ -207,7 +207,7 @@ def header(toy: Toy) -> Header:
         action_names=toy.spec.action_names,
         action_low=toy.spec.action_low,
         action_high=toy.spec.action_high,
-        term_names=TERMS,
+        term_names=tuple(TERMS),
         nfe_max=20,
         pipeline_digest="a" * 64,
         ldm_id="toy",

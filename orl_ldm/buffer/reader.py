@@ -6,7 +6,7 @@ Legend: N rows (transitions), E episodes.
 import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from orl_ldm.buffer.store import FETCHES
 from orl_ldm.buffer.together import Found
 from orl_ldm.buffer.transitions import Transitions
 from orl_ldm.errors import UserError
-from orl_ldm.reward import TERMS, RewardWeights, compose
+from orl_ldm.reward import TERMS, Weights, compose
 
 _Arrays = dict[str, npt.NDArray[Any]]
 
@@ -32,7 +32,7 @@ def read(
     strict: bool = False,
     memory_limit: int = 0,
     select: Selection = Selection(),
-    weights: RewardWeights | None = None,
+    weights: Weights | None = None,
 ) -> Transitions:
     """The transitions of one or many buffers. Episodes that several shards hold are taken from the first.
 
@@ -124,9 +124,9 @@ def _load_one(one: Found, into: _Arrays) -> str:
     return ""
 
 
-def _reweighed(columns: _Arrays, header: Header, weights: RewardWeights) -> Header:
+def _reweighed(columns: _Arrays, header: Header, weights: Weights) -> Header:
     """Compose `rewards` anew from the raw terms, in place; the header that says so."""
-    if header.term_names != TERMS:
+    if header.term_names != tuple(TERMS):
         raise UserError(
             f"rewards cannot be weighed anew: the buffer logs {', '.join(header.term_names)} where "
             f"{', '.join(TERMS)} are needed; read it without weights"
@@ -134,7 +134,7 @@ def _reweighed(columns: _Arrays, header: Header, weights: RewardWeights) -> Head
     last = rules.episode_bounds(columns)[:, 1] - 1  # (E,)
     columns["rewards"][:] = 0
     columns["rewards"][last] = compose(columns["values"][last], weights, header.nfe_max)
-    return replace(header, reward_weights=asdict(weights))
+    return replace(header, reward_weights=weights)
 
 
 def _join(

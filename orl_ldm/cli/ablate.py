@@ -20,7 +20,7 @@ from orl_ldm.learn.config import Algorithm
 from orl_ldm.pipeline import Pipeline, load_pipeline
 from orl_ldm.report.ablation import LEGEND, WHOLE, ablation
 from orl_ldm.report.tables import write_whole
-from orl_ldm.reward import RewardWeights, preference
+from orl_ldm.reward import Weights, preference
 
 #: Names of variants -> what they set.
 LESS: dict[str, tuple[str, ...]] = {
@@ -32,8 +32,8 @@ LESS: dict[str, tuple[str, ...]] = {
     "the plan alone": ("train.critics.sight=0.0",),
     "all of the way from the plan": ("train.critics.sight=1.0",),
     "an own start for each image": ("train.critics.first_sight=1.0",),
-    "no warm start: from noise": ("train.hold_first={step = 1.0}",),
-    "steps held: t = 0.7 T, 0.07 T": ("train.hold={step = 0.1}", "train.hold_first={step = 0.7}"),
+    "no warm start: from noise": ("train.hold_first={t_ratio = 1.0}",),
+    "t_ratio held: t = 0.7 T, 0.07 T": ("train.hold={t_ratio = 0.1}", "train.hold_first={t_ratio = 0.7}"),
     "eta held at 0": ("train.hold={eta = 0.0}",),
     "detail held at 1": ("train.hold={detail = 1.0}",),
     "fidelity held at 0": ("train.hold={fidelity = 0.0}",),
@@ -106,7 +106,7 @@ def ablate(
 
 
 def replayed(
-    pipeline: Pipeline, runs: dict[tuple[str, int], Path], parts: Path, weights: RewardWeights, console: Console
+    pipeline: Pipeline, runs: dict[tuple[str, int], Path], parts: Path, weights: Weights, console: Console
 ) -> pd.DataFrame:
     """Scores of each (variant, seed)'s policy on the pipeline's test images; a row for each and each image."""
     stages.quiet()

@@ -24,11 +24,10 @@ def collect(name: str, settings: Sequence[str], console: Console) -> None:
 
     ldm = open_ldm(pipeline.ldm)
     weights = pipeline.train.reward_weights()
-    for config in pipeline.collect.each():
-        with episodes_bar("collect", console) as advance:
-            result = run(config, pipeline.data, pipeline.sampler, ldm, weights, advance)
-        resumed = f" ({result.resumed} of {result.units} shards were there already)" if result.resumed else ""
-        console.print(f"{result.episodes} episodes of {result.behavior} in {result.url}{resumed}")
+    with episodes_bar("collect", console) as advance:
+        result = run(pipeline.collect, pipeline.data, pipeline.sampler, ldm, weights, advance)
+    resumed = f" ({result.resumed} of {result.units} shards were there already)" if result.resumed else ""
+    console.print(f"{result.episodes} episodes of {result.behavior} in {result.url}{resumed}")
 
 
 def train(name: str, settings: Sequence[str], console: Console) -> None:

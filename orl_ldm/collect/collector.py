@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from orl_ldm.actions import ACTIONS
 from orl_ldm.buffer import BufferWriter, Header
 from orl_ldm.buffer import ImageRef as LoggedImage
 from orl_ldm.buffer.gaps import range_name
@@ -23,14 +24,14 @@ from orl_ldm.config import digest
 from orl_ldm.diffusion.config import SamplerConfig
 from orl_ldm.diffusion.ldm import LDM
 from orl_ldm.env.rollout import Rollout, roll_out
-from orl_ldm.env.spaces import SPEC
+from orl_ldm.env.spaces import spec
 from orl_ldm.errors import UserError
 from orl_ldm.images.config import DataConfig
 from orl_ldm.images.pairs import Batch, load_pairs
 from orl_ldm.images.sources import ImageRef, open_images
 from orl_ldm.metrics import Metrics
-from orl_ldm.policy import BroadPolicy, Explorer, PacedPolicy, Policy, load_policy, under
-from orl_ldm.reward import TERMS, RewardWeights, compose
+from orl_ldm.policy import BroadPolicy, Explorer, Policy, load_policy, under
+from orl_ldm.reward import TERMS, Weights, compose
 from orl_ldm.streams import stable_id
 
 #: The versions that a reader may want to know; they do not decide whether shards belong together.
@@ -48,27 +49,24 @@ class Collection:
     episodes: int
 
 
-def behavior(config: CollectConfig, nfe_max: int) -> tuple[Policy, str]:
-    """The first behaviour's policy and its id."""
+def behavior(config: CollectConfig) -> tuple[Policy, str]:
+    """The behaviour policy and its id."""
     if not config.policy:
         if config.prefer:
-            raise UserError("collect.prefer turns the dial of a policy: name one with collect.policy")
-        alpha, beta = config.concentrations
-        name = f"{config.behaviors[0]}-{digest(alpha, beta)[:12]}"
-        if config.behaviors[0] == "broad":
-            return BroadPolicy(SPEC, alpha, beta), name
-        return PacedPolicy(SPEC, alpha, beta, nfe_max), name
+            raise UserError("collect.prefer is the preference of a policy: name one with collect.policy")
+        alpha, beta = zip(*(config.prior.get(name, action.prior) for name, action in ACTIONS.items()), strict=True)
+        return BroadPolicy(spec(), alpha, beta), f"broad-{digest(alpha, beta)[:12]}"
     network, facts = load_policy(config.policy)
     who = f"the policy in {config.policy!r}"
-    SPEC.require(network.spec, who)
+    spec().require(network.spec, who)
     policy, preferred = under(network, facts, config.prefer, who)
     weights = hashlib.sha256()
     for key, tensor in sorted(network.state_dict().items()):
         weights.update(key.encode() + tensor.cpu().numpy().tobytes())
     if network.spec.preference_names:
         weights.update(repr(preferred).encode())
-    factors = "-".join(f"{factor:g}" for factor in config.concentration)
-    return Explorer(policy, config.concentration), f"explorer-{weights.hexdigest()[:12]}-{factors}"
+    factors = [config.concentration.get(name, 1.0) for name in ACTIONS]
+    return Explorer(policy, factors), f"explorer-{weights.hexdigest()[:12]}-{'-'.join(f'{f:g}' for f in factors)}"
 
 
 def collect(
@@ -76,10 +74,10 @@ def collect(
     data: DataConfig,
     sampler: SamplerConfig,
     ldm: LDM,
-    weights: RewardWeights,
+    weights: Weights,
     advance: Callable[[int, int], None] = lambda done, total: None,
 ) -> Collection:
-    """Roll out, under the first behaviour, every unit that is not published yet, and publish it.
+    """Roll out every unit that is not published yet, and publish it.
 
     `advance(done, total)` hears of episodes. Rewards of one unit are computed, and its shard is written, while the next
     unit is being denoised. Raises UserError when images, LDM or policy do not fit, or what is there already could
@@ -87,7 +85,7 @@ def collect(
     """
     ldm.require(data.size, data.scale)
     refs = open_images(data.source, data.train_split, data.classes, config.images, data.seed)
-    policy, behavior_id = behavior(config, sampler.nfe_max)
+    policy, behavior_id = behavior(config)
     # What the numbers of any image depend on; the weights of the reward are told apart by the header.
     pairs = (data.source, data.train_split, data.size, data.scale, data.degradation, data.seed)
     shared = digest(pairs, asdict(sampler), ldm.digest, str(ldm.dtype))
@@ -121,7 +119,7 @@ def collect(
                 continue
             batch = repeated(load_pairs(images, data), config.rollouts)
             ids, rollouts = keys(images, config)
-            rollout = roll_out(ldm, policy, batch.lr, ids, rollouts, sampler, config.seed, hr=batch.hr)
+            rollout = roll_out(ldm, policy, batch.lr, ids, rollouts, sampler, config.seed)
             if waiting is not None:
                 done += waiting.result()
                 advance(done, total)
@@ -179,7 +177,7 @@ def to_columns(
     values = np.zeros((rows, len(TERMS)), dtype=np.float32)
     values[last] = terms
     rewards = np.zeros(rows, dtype=np.float32)
-    rewards[last] = compose(terms, RewardWeights(**header.reward_weights), header.nfe_max)
+    rewards[last] = compose(terms, header.reward_weights, header.nfe_max)
     episodes = [
         stable_id(f"{header.behavior_id}/{header.seed}/{ref.name}/{number}")
         for ref, number in zip(refs, rollouts, strict=True)
@@ -192,21 +190,18 @@ def to_columns(
         "terminals": last,
         "timeouts": np.zeros(rows, dtype=bool),
         "values": values,
-        "potentials": rollout.potentials,
+        "potentials": np.zeros(rows, dtype=np.float32),
         "episode_id": np.array(episodes, dtype=np.int64)[rollout.slot],
         "image_id": np.array([ref.image_id for ref in refs], dtype=np.int64)[rollout.slot],
     }
 
 
 def _header(
-    shared: str, ldm: LDM, behavior_id: str, config: CollectConfig, sampler: SamplerConfig, weights: RewardWeights
+    shared: str, ldm: LDM, behavior_id: str, config: CollectConfig, sampler: SamplerConfig, weights: Weights
 ) -> Header:
     return Header(
-        feature_names=SPEC.feature_names,
-        action_names=SPEC.action_names,
-        action_low=SPEC.action_low,
-        action_high=SPEC.action_high,
-        term_names=TERMS,
+        **{name: getattr(spec(), name) for name in ("feature_names", "action_names", "action_low", "action_high")},
+        term_names=tuple(TERMS),
         nfe_max=sampler.nfe_max,
         pipeline_digest=shared,
         ldm_id=ldm.ldm_id,
@@ -214,5 +209,5 @@ def _header(
         behavior_id=behavior_id,
         seed=config.seed,
         packages={"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
-        reward_weights=asdict(weights),
+        reward_weights=weights,
     )

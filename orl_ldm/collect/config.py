@@ -1,26 +1,21 @@
-"""How much is collected, and how the collector behaves."""
+"""How much is collected, and how the collector explores."""
 
 import re
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import AfterValidator, BeforeValidator, NonNegativeInt, PositiveFloat, PositiveInt
 
+from orl_ldm.actions import ACTIONS
 from orl_ldm.config import STRICT
 
-#: One for each of (step, eta, detail, fidelity, grain).
-Concentrations = tuple[PositiveFloat, PositiveFloat, PositiveFloat, PositiveFloat, PositiveFloat]
 
-#: alpha and beta of each behaviour.
-BEHAVIORS: dict[str, tuple[Concentrations, Concentrations]] = {
-    "broad": ((1.0, 1.0, 2.0, 3.0, 1.0), (1.0, 1.5, 2.0, 1.5, 1.2)),
-    "paced": ((6.0, 1.0, 4.0, 2.0, 1.0), (1.3, 3.0, 8.0, 0.5, 3.0)),
-}
-
-
-def for_each(value: object) -> object:
-    """A number for each action, of one number for all; anything else as it is."""
-    return (value,) * 5 if isinstance(value, int | float) else value
+def of_actions(table: Mapping[str, object]) -> Mapping[str, object]:
+    """A table by action names. Raises ValueError for a name that is no action."""
+    if unknown := sorted(set(table) - set(ACTIONS)):
+        raise ValueError(f"there is no action {unknown[0]!r}; the actions are {', '.join(ACTIONS)}")
+    return table
 
 
 def is_part(value: object) -> object:
@@ -32,17 +27,13 @@ def is_part(value: object) -> object:
 
 @dataclass(frozen=True)
 class CollectConfig:
-    """How much to collect, and how to behave.
+    """How much to collect, and how to explore.
 
-    `policy`: a policy folder to explore around, with its concentrations times `concentration`, one factor for each
-    action or one for all, from the second decision on (`step` is explored narrowly: far from the mean is another plan);
-    or empty for `behaviors`, each with `rollouts` of every image: "broad", the same Beta in every decision, mostly for
-    few calls, and "paced", calls that lie evenly in t, up to nfe_max of them. Their concentrations per action (step,
-    eta, detail, fidelity, grain) are `alpha` and `beta`, by default those of BEHAVIORS. `prefer` turns the dial
-    of a policy that was trained with one.
-    `alone`: `out` is to hold nothing but this collection, so that another one's shards there are an error.
-    `part` "2/3" is every third unit of work from the second on: three machines or processes that have a part each
-    publish what one would, in one buffer or in three.
+    Without a `policy` the behaviour is broad: in every decision each action comes from the Beta of its `prior` in
+    orl_ldm.actions, or from (alpha, beta) in `prior` here. With one (a policy folder) it explores around that policy,
+    whose concentrations are multiplied by `concentration` of each action (1 if not named) from the second decision on;
+    `prefer` gives the policy its preference. `alone`: refuse a folder that holds another collection. `part` "2/3" is
+    every third unit of work from the second on, so that three machines with a part each publish what one would.
     """
 
     __pydantic_config__ = STRICT
@@ -56,20 +47,11 @@ class CollectConfig:
     unit_images: PositiveInt = 4
     part: Annotated[str, BeforeValidator(is_part)] = "1/1"
     seed: NonNegativeInt = 42
+    prior: Annotated[dict[str, tuple[PositiveFloat, PositiveFloat]], AfterValidator(of_actions)] = field(
+        default_factory=dict
+    )
     policy: str = ""
     prefer: str = ""
-    concentration: Annotated[Concentrations, BeforeValidator(for_each)] = (4.0, 1.0, 1.0, 1.0, 1.0)
-    behaviors: Annotated[tuple[Literal["broad", "paced"], ...], Field(min_length=1)] = ("broad",)
-    alpha: Concentrations | None = None
-    beta: Concentrations | None = None
-
-    @property
-    def concentrations(self) -> tuple[Concentrations, Concentrations]:
-        """alpha and beta in force, of the first behaviour."""
-        alpha, beta = BEHAVIORS[self.behaviors[0]]
-        return self.alpha or alpha, self.beta or beta
-
-    def each(self) -> tuple["CollectConfig", ...]:
-        """One configuration for each behaviour; around a policy there is but one way to explore."""
-        names = self.behaviors[:1] if self.policy else self.behaviors
-        return tuple(replace(self, behaviors=(name,)) for name in names)
+    concentration: Annotated[dict[str, PositiveFloat], AfterValidator(of_actions)] = field(
+        default_factory=lambda: {"t_ratio": 4.0}
+    )

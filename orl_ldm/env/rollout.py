@@ -12,11 +12,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from orl_ldm.actions import ACTIONS
 from orl_ldm.diffusion.config import SamplerConfig
 from orl_ldm.diffusion.ldm import LDM
 from orl_ldm.diffusion.sampler import Decision, State, sample
-from orl_ldm.env.observe import observe
-from orl_ldm.env.spaces import SPEC, decide
+from orl_ldm.env.features import observe
+from orl_ldm.env.spaces import decide
 from orl_ldm.policy import Policy
 from orl_ldm.policy.beta import log_prob, mean_action, sample_action
 from orl_ldm.streams import stream
@@ -28,14 +29,13 @@ Array = npt.NDArray[np.generic]
 class Rollout:
     """B finished episodes. Rows are in the order of (episode, time)."""
 
-    images: Tensor  # (B, 3, H, W), 8-bit levels in [0, 1]
+    images: Tensor  # (B, 3, H, W) in [0, 1], not rounded
     nfe: npt.NDArray[np.int64]  # (B,)
     seconds: npt.NDArray[np.float64]  # (B,), each episode's share of the batch's wall time, by its calls
     slot: npt.NDArray[np.int64]  # (N,), which episode a row belongs to
     observations: npt.NDArray[np.float32]  # (N, F)
     actions: npt.NDArray[np.float32]  # (N, A)
     log_probs: npt.NDArray[np.float32]  # (N,), of the behaviour
-    potentials: npt.NDArray[np.float32]  # (N,), mean squared latent error of x0-hat; 0 where no HR image was given
 
 
 @torch.no_grad()
@@ -48,35 +48,30 @@ def roll_out(
     config: SamplerConfig,
     seed: int,
     explore: bool = True,
-    hr: Tensor | None = None,
 ) -> Rollout:
     """Steer LR images (B, 3, h, w) by `policy`: its samples when exploring, else its mean.
 
     Noise and samples are functions of (seed, image id, rollout, decision) alone.
     """
-    targets = None if hr is None else ldm.encode(hr.to(ldm.device))
     rows: list[tuple[Array, ...]] = []
 
-    def drive(state: State) -> Decision:
+    def control(state: State) -> Decision:
         observations = observe(state, ldm.schedule, config).cpu()
         if explore:
             actions = sample_action(policy, observations, _uniforms(state, seed))
         else:
             actions = mean_action(policy, observations)
         logged = log_prob(policy, observations, actions)
-        error = (
-            torch.zeros(len(state)) if targets is None else (state.x0 - targets[state.slot]).square().mean((1, 2, 3))
-        )
-        parts = (state.slot, state.decisions, observations, actions, logged, error)
+        parts = (state.slot, state.decisions, observations, actions, logged)
         rows.append(tuple(part.cpu().numpy() for part in parts))
         return decide(state, actions.to(ldm.device))
 
     started = time.perf_counter()
-    sampled = sample(ldm, lr, image_ids, rollouts, drive, config, seed)
+    sampled = sample(ldm, lr, image_ids, rollouts, control, config, seed, with_features=True)
     elapsed = time.perf_counter() - started
     slot, step, *columns = (np.concatenate(part) for part in zip(*rows, strict=True))
     order = np.lexsort((step, slot))
-    observations, actions, log_probs, potentials = (column[order].astype(np.float32) for column in columns)
+    observations, actions, log_probs = (column[order].astype(np.float32) for column in columns)
     nfe = sampled.nfe.cpu().numpy()
     return Rollout(
         images=sampled.images,
@@ -86,12 +81,11 @@ def roll_out(
         observations=observations,
         actions=actions,
         log_probs=log_probs,
-        potentials=potentials,
     )
 
 
 def _uniforms(state: State, seed: int) -> Tensor:
     """(B, A) uniforms, one stream per (image id, rollout, decision)."""
     keys = zip(state.image_id.tolist(), state.rollout.tolist(), state.decisions.tolist(), strict=True)
-    drawn = [stream(seed, "action", *key).random(len(SPEC.action_names)) for key in keys]
+    drawn = [stream(seed, "action", *key).random(len(ACTIONS)) for key in keys]
     return torch.from_numpy(np.stack(drawn))

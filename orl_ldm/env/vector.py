@@ -3,8 +3,7 @@
 Legend: B environments, F features, A actions. An episode is one rollout of one image; the reward comes at its end.
 """
 
-from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import replace
 from typing import Any
 
 import gymnasium as gym
@@ -17,12 +16,12 @@ from torch import Tensor
 
 from orl_ldm.diffusion.config import SamplerConfig
 from orl_ldm.diffusion.ldm import LDM
-from orl_ldm.diffusion.sampler import State, advance, begin, ends, finish
-from orl_ldm.env.observe import observe
-from orl_ldm.env.spaces import SPEC, decide
+from orl_ldm.diffusion.sampler import State, advance, ends, finish, start
+from orl_ldm.env.features import observe
+from orl_ldm.env.spaces import decide, spec
 from orl_ldm.images.pairs import Batch
 from orl_ldm.metrics import Metrics
-from orl_ldm.reward import SETTINGS, RewardWeights, compose
+from orl_ldm.reward import SETTINGS, Weights, compose
 
 Floats = npt.NDArray[np.float32]
 Step = tuple[Floats, npt.NDArray[np.float64], npt.NDArray[np.bool_], npt.NDArray[np.bool_], dict[str, Any]]
@@ -31,7 +30,7 @@ Step = tuple[Floats, npt.NDArray[np.float64], npt.NDArray[np.bool_], npt.NDArray
 class SteeringVectorEnv(VectorEnv[Any, Any, Any]):
     """`num_envs` images in flight; a step is one decision for each of them.
 
-    Observations float32 (B, F) named by SPEC.feature_names; actions float32 (B, A) between SPEC's bounds; the reward is
+    Observations float32 (B, F) named by `spec().feature_names`; actions float32 (B, A) within its bounds; the reward is
     0 until the episode's last step. Episodes terminate (they are never truncated: the NFE budget is part of the
     process). An environment that has ended is reset by its next step, whose action is ignored and whose reward is 0
     (Gymnasium's next-step autoreset). `infos["terms"]` holds the raw reward terms (B, 5) of the episodes that ended.
@@ -43,15 +42,16 @@ class SteeringVectorEnv(VectorEnv[Any, Any, Any]):
         images: Batch,
         metrics: Metrics,
         num_envs: int = 1,
-        weights: RewardWeights = SETTINGS["paper"],
+        weights: Weights = SETTINGS["paper"],
         config: SamplerConfig = SamplerConfig(),
     ) -> None:
         autoreset = getattr(gym.vector, "AutoresetMode", None)
         self.metadata = {"autoreset_mode": autoreset.NEXT_STEP if autoreset else "next-step"}
         self.num_envs = num_envs
         self.ldm, self.images, self.metrics, self.weights, self.config = ldm, images, metrics, weights, config
-        self.single_observation_space = gym.spaces.Box(-np.inf, np.inf, (len(SPEC.feature_names),), np.float32)
-        low, high = np.array(SPEC.action_low, np.float32), np.array(SPEC.action_high, np.float32)
+        names = spec()
+        self.single_observation_space = gym.spaces.Box(-np.inf, np.inf, (len(names.feature_names),), np.float32)
+        low, high = np.array(names.action_low, np.float32), np.array(names.action_high, np.float32)
         self.single_action_space = gym.spaces.Box(low, high, dtype=np.float32)
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
@@ -90,8 +90,9 @@ class SteeringVectorEnv(VectorEnv[Any, Any, Any]):
             infos["terms"][terminated] = terms
             infos["_terms"] = terminated
         if going.any():
-            moved = advance(self.ldm, self._state.select(going), decision.select(going), self.config, self._noise_seed)
-            self._state = _put(self._state, going, moved)
+            moving = self._state.select(going), decision.select(going)
+            moved = advance(self.ldm, *moving, self.config, self._noise_seed, with_features=True)
+            self._state = self._state.put(going, moved)
         if resetting.any():
             self._restart(resetting)
         self._ended = terminated
@@ -104,11 +105,11 @@ class SteeringVectorEnv(VectorEnv[Any, Any, Any]):
         self._episodes += count
         chosen, rollouts = numbers % len(self.images.refs), numbers // len(self.images.refs)
         ids = [self.images.refs[i].image_id for i in chosen]
-        fresh = begin(self.ldm, self.images.lr[torch.as_tensor(chosen)], ids, rollouts.tolist())
+        fresh = start(self.ldm, self.images.lr[torch.as_tensor(chosen)], ids, rollouts.tolist())
         index = torch.as_tensor(chosen, device=self.ldm.device)
-        fresh = State(**{f.name: getattr(fresh, f.name) for f in fields(State)} | {"slot": index})
+        fresh = replace(fresh, slot=index)
         mask = torch.as_tensor(which, device=self.ldm.device)
-        self._state = fresh if self._state is None else _put(self._state, mask, fresh)
+        self._state = fresh if self._state is None else self._state.put(mask, fresh)
         self._ended = np.where(which, False, self._ended)
 
     def _terms(self, finished: State, output: Tensor) -> npt.NDArray[np.float64]:
@@ -132,7 +133,7 @@ class SteeringEnv(gym.Env[Floats, Floats]):
         ldm: LDM,
         images: Batch,
         metrics: Metrics,
-        weights: RewardWeights = SETTINGS["paper"],
+        weights: Weights = SETTINGS["paper"],
         config: SamplerConfig = SamplerConfig(),
     ) -> None:
         self._vector = SteeringVectorEnv(ldm, images, metrics, 1, weights, config)
@@ -150,11 +151,3 @@ class SteeringEnv(gym.Env[Floats, Floats]):
         observations, rewards, terminated, truncated, infos = self._vector.step(np.asarray(action)[None])
         info = {"terms": infos["terms"][0]} if terminated[0] else {}
         return observations[0], float(rewards[0]), bool(terminated[0]), bool(truncated[0]), info
-
-
-def _put(state: State, mask: Tensor, rows: State) -> State:
-    """`state` with the rows of `mask` replaced."""
-    columns: Sequence[Tensor] = [getattr(state, f.name).clone() for f in fields(State)]
-    for column, f in zip(columns, fields(State), strict=True):
-        column[mask] = getattr(rows, f.name)
-    return State(*columns)

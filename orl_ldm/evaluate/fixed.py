@@ -1,83 +1,90 @@
 """Fixed schedules, the controls that a learned policy must beat: the same decisions for every image.
 
-Of two kinds, in the policy's own action space, each searched on training images by CMA-ES (Hansen 2016) with a given
-number of episodes: a *schedule* repeats one action until the episode ends, but for its first `step`, which says where
-to start (6 numbers); a *plan* has an action of its own for each of the first three decisions, of which the last is
-repeated (15).
+Two kinds, in the policy's own action space, are searched on training images by CMA-ES (Hansen 2016) with a given number
+of episodes. A *schedule* repeats one action until the episode ends, after a first `t_ratio` that says where to start
+(1 + A numbers). A *plan* has an action of its own for each of three decisions and repeats the last (3 A numbers).
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
 
 import cma
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from orl_ldm.actions import ACTIONS, STOPS
 from orl_ldm.diffusion.config import SamplerConfig
 from orl_ldm.diffusion.ldm import LDM
-from orl_ldm.diffusion.sampler import Decision, Driver, State, sample
-from orl_ldm.env.spaces import SPEC, decide, effective
+from orl_ldm.diffusion.sampler import Controller, Decision, State, sample
+from orl_ldm.env.spaces import decide, executed
 from orl_ldm.images.pairs import Batch
 from orl_ldm.metrics import Metrics
-from orl_ldm.reward import RewardWeights, compose
+from orl_ldm.reward import Weights, compose
 
 Floats = npt.NDArray[np.float64]
-Action = tuple[float, ...]  # in the order of SPEC.action_names
 
-_LOW, _HIGH = np.array(SPEC.action_low), np.array(SPEC.action_high)
+#: First timestep, as a share of T, at which a search begins.
+FIRST = 0.7
 
 
 @dataclass(frozen=True)
 class FixedSchedule:
     """Action vectors for the decisions of an episode, in order; the last is repeated."""
 
-    actions: tuple[Action, ...]
+    actions: tuple[tuple[float, ...], ...]  # each in the order of ACTIONS
 
     @staticmethod
     def of_unit(values: Floats) -> "FixedSchedule":
-        """From numbers in [0, 1]: 6 for a first `step` and an action, or 5 for each decision."""
-        if len(values) == 1 + len(_LOW):
+        """From numbers in [0, 1]: a first `t_ratio` and an action (1 + A), or an action for each decision (A each)."""
+        if len(values) == 1 + len(ACTIONS):
             values = np.concatenate([values[:1], values[2:], values[1:]])
-        rows = _LOW + (_HIGH - _LOW) * np.clip(values, 0, 1).reshape(-1, len(_LOW))
+        low, high = _bounds()
+        rows = low + (high - low) * np.clip(values, 0, 1).reshape(-1, len(ACTIONS))
         return FixedSchedule(tuple(map(tuple, rows.tolist())))
 
     def described(self) -> list[dict[str, float]]:
-        """What the sampler does in each decision, by name and rounded, to read."""
-        followed = effective(torch.tensor(self.actions)).tolist()
-        return [dict(zip(SPEC.action_names, (round(v, 3) for v in action), strict=True)) for action in followed]
+        """The executed actions of each decision, by name and rounded."""
+        followed = executed(torch.tensor(self.actions)).tolist()
+        return [dict(zip(ACTIONS, (round(v, 3) for v in action), strict=True)) for action in followed]
 
-    def driver(self) -> Driver:
-        """The schedule as the sampler's driver."""
+    def controller(self) -> Controller:
+        """The schedule as the sampler's controller."""
         table = torch.tensor(self.actions)
 
-        def drive(state: State) -> Decision:
+        def control(state: State) -> Decision:
             row = state.decisions.cpu().clamp(max=len(table) - 1)
             return decide(state, table[row].to(state.t.device))
 
-        return drive
+        return control
 
 
-def _unit(*numbers: tuple[int, float]) -> Floats:
-    """Actions as numbers in [0, 1], from pairs of (which of the five it is, natural value)."""
-    return np.array([(value - _LOW[which]) / (_HIGH[which] - _LOW[which]) for which, value in numbers])
+def _bounds() -> tuple[Floats, Floats]:
+    low, high = zip(*((action.low, action.high) for action in ACTIONS.values()), strict=True)
+    return np.array(low), np.array(high)
 
 
-_REST: Final = ((1, 0.0), (2, 1.0), (3, 0.9), (4, 0.5))  # no noise, detail as it is, most of the projection, some grain
+def _unit(t_ratio: float) -> Floats:
+    """The action where a search begins, with this `t_ratio`, as numbers in [0, 1]."""
+    low, high = _bounds()
+    natural = [t_ratio if name == STOPS else action.start for name, action in ACTIONS.items()]
+    return np.asarray((np.array(natural) - low) / (high - low))
 
-#: kind -> where its search starts: two calls from t = 0.7 T, strong by itself.
-STARTS: Final = {
-    "schedule": _unit((0, 0.7), (0, 0.1), *_REST),
-    "plan": _unit((0, 0.7), *_REST, (0, 0.1), *_REST, (0, 0.0), *_REST),
-}
+
+def starts() -> dict[str, Floats]:
+    """Kind -> where its search begins: two calls from 0.7 T, strong by itself."""
+    again = ACTIONS[STOPS].start
+    return {
+        "schedule": np.concatenate([_unit(FIRST)[:1], _unit(again)]),
+        "plan": np.concatenate([_unit(FIRST), _unit(again), _unit(0.0)]),
+    }
 
 
 def search(
     ldm: LDM,
     images: Batch,
     metrics: Metrics,
-    weights: RewardWeights,
+    weights: Weights,
     sampler: SamplerConfig,
     episodes: int,
     seed: int,
@@ -85,7 +92,7 @@ def search(
     advance: Callable[[int, int], None] = lambda done, total: None,
     remembered: Callable[[Callable[[], float]], float] = lambda play: play(),
 ) -> tuple[FixedSchedule, float]:
-    """(the best of a kind in STARTS, its mean reward) of `episodes // len(images)` tries, each on all images.
+    """(the best of a kind in `starts()`, its mean reward) of `episodes // len(images)` tries, each on all images.
 
     What is tried next follows from the seed and the rewards so far, so that `remembered` may know the reward of a try
     from a search that was interrupted, and need not play it.
@@ -94,8 +101,8 @@ def search(
     target = images.hr.to(ldm.device)
 
     def play(values: Floats) -> float:
-        driver = FixedSchedule.of_unit(values).driver()
-        result = sample(ldm, images.lr, ids, [0] * len(ids), driver, sampler, seed)
+        controller = FixedSchedule.of_unit(values).controller()
+        result = sample(ldm, images.lr, ids, [0] * len(ids), controller, sampler, seed)
         quality = metrics(result.images, target).cpu().numpy()
         cost = np.column_stack([result.nfe.cpu().numpy(), np.zeros(len(ids))])
         return float(compose(np.column_stack([quality, cost]), weights, sampler.nfe_max).mean())
@@ -105,7 +112,7 @@ def search(
 
     budget = max(1, episodes // len(ids))
     options = {"bounds": [0, 1], "seed": seed + 1, "verbose": -9, "popsize": 8}
-    start = STARTS[kind]
+    start = starts()[kind]
     strategy = cma.CMAEvolutionStrategy(start.tolist(), 0.25, options)
     best, best_reward, tried = start, reward(start), 1
     while tried < budget:

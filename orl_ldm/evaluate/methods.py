@@ -16,9 +16,9 @@ from torch import Tensor
 from orl_ldm.diffusion.config import SamplerConfig
 from orl_ldm.diffusion.ldm import LDM
 from orl_ldm.diffusion.projection import back_project
-from orl_ldm.diffusion.sampler import Driver, grid_driver, sample
+from orl_ldm.diffusion.sampler import Controller, ddim_controller, sample
 from orl_ldm.env.rollout import roll_out
-from orl_ldm.env.spaces import effective
+from orl_ldm.env.spaces import executed
 from orl_ldm.errors import UserError
 from orl_ldm.images.pairs import Batch
 from orl_ldm.images.resample import lanczos_upscale, to_8bit, upscale
@@ -75,13 +75,13 @@ def interpolations(ldm: LDM) -> list[Method]:
 
 
 def steered_by(
-    ldm: LDM, name: str, key: str, driver: Driver, config: SamplerConfig, seed: int, from_noise: bool = False
+    ldm: LDM, name: str, key: str, controller: Controller, config: SamplerConfig, seed: int, from_noise: bool = False
 ) -> Method:
-    """The sampler under a fixed driver."""
+    """The sampler under a fixed controller."""
 
     def run(batch: Batch) -> Outcome:
         ids = [ref.image_id for ref in batch.refs]
-        result = sample(ldm, batch.lr, ids, [0] * len(ids), driver, config, seed, from_noise)
+        result = sample(ldm, batch.lr, ids, [0] * len(ids), controller, config, seed, from_noise)
         return Outcome(result.images, result.nfe.cpu().numpy())
 
     return Method(name, key, run)
@@ -90,7 +90,7 @@ def steered_by(
 def ldm_alone(ldm: LDM, grid: Sequence[int], eta: float, name: str, seed: int) -> Method:
     """Plain DDIM from pure noise on a grid of timesteps."""
     config = SamplerConfig(nfe_max=len(grid), t_floor=0.0)
-    return steered_by(ldm, name, f"ddim/{list(grid)}/{eta}/{seed}", grid_driver(grid, eta), config, seed, True)
+    return steered_by(ldm, name, f"ddim/{list(grid)}/{eta}/{seed}", ddim_controller(grid, eta), config, seed, True)
 
 
 def with_projection(method: Method) -> Method:
@@ -135,7 +135,7 @@ def steered(ldm: LDM, policy: Policy, key: str, config: SamplerConfig, seed: int
         ids = [ref.image_id for ref in batch.refs]
         rollout = roll_out(ldm, policy, batch.lr, ids, [0] * len(ids), config, seed, explore=False)
         number = np.concatenate([np.arange(n) for n in np.bincount(rollout.slot, minlength=len(ids))])
-        actions = effective(torch.from_numpy(rollout.actions)).numpy()
+        actions = executed(torch.from_numpy(rollout.actions)).numpy()
         columns = [rollout.slot, number, rollout.observations[:, 0], *actions.T]
         return Outcome(rollout.images, rollout.nfe, np.column_stack(columns).astype(np.float32))
 

@@ -7,7 +7,7 @@ import pandas as pd
 
 from orl_ldm.diffusion.config import SamplerConfig
 from orl_ldm.diffusion.ldm import LDM
-from orl_ldm.env.spaces import SPEC
+from orl_ldm.env.spaces import spec
 from orl_ldm.errors import UserError
 from orl_ldm.evaluate.methods import steered
 from orl_ldm.evaluate.run import Advance, Runner, identity, per_image
@@ -15,7 +15,7 @@ from orl_ldm.images.config import DataConfig
 from orl_ldm.images.sources import ImageRef, open_images
 from orl_ldm.metrics import Contract, Metrics
 from orl_ldm.policy import load_policy, under
-from orl_ldm.reward import RewardWeights
+from orl_ldm.reward import Weights
 
 
 def training_images(data: DataConfig, logged: int, held: Collection[int], count: int) -> list[ImageRef]:
@@ -40,7 +40,7 @@ def replay(
     data: DataConfig,
     sampler: SamplerConfig,
     ldm: LDM,
-    weights: RewardWeights,
+    weights: Weights,
     out: Path,
     seed: int,
     advance: Advance,
@@ -54,7 +54,7 @@ def replay(
     for name, folder in folders.items():
         network, facts = load_policy(folder)
         who = f"the policy in {str(folder)!r}"
-        SPEC.require(network.spec, who)
-        policy, _ = under(network, {**facts, "weights": vars(weights)}, "", who)
+        spec().require(network.spec, who)
+        policy, _ = under(network, {**facts, "weights": weights}, "", who)
         scores[name] = runner.score(steered(ldm, policy, identity(network, sampler, weights), sampler, seed))
     return per_image(scores, refs, weights, sampler.nfe_max)

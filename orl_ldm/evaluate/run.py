@@ -15,23 +15,24 @@ import numpy.typing as npt
 import pandas as pd
 import torch
 
+from orl_ldm.actions import ACTIONS
 from orl_ldm.alone import alone
 from orl_ldm.config import digest
 from orl_ldm.diffusion.config import LDMConfig, SamplerConfig
 from orl_ldm.diffusion.ldm import LDM, open_ldm, scheduler_config
-from orl_ldm.env.spaces import SPEC
+from orl_ldm.env.spaces import spec
 from orl_ldm.errors import UserError
 from orl_ldm.evaluate import methods as m
 from orl_ldm.evaluate.config import EvaluateConfig
 from orl_ldm.evaluate.examples import write_examples
-from orl_ldm.evaluate.fixed import STARTS, FixedSchedule, search
+from orl_ldm.evaluate.fixed import FixedSchedule, search, starts
 from orl_ldm.evaluate.tries import Tries
 from orl_ldm.images.config import DataConfig
 from orl_ldm.images.pairs import Batch, load_pairs
 from orl_ldm.images.sources import ImageRef, open_images
 from orl_ldm.metrics import Contract, Metrics
 from orl_ldm.policy import TrainedPolicy, load_policy, under
-from orl_ldm.reward import SETTINGS, RewardWeights, compose
+from orl_ldm.reward import SETTINGS, Weights, compose
 
 Advance = Callable[[str, int, int], None]
 
@@ -71,7 +72,7 @@ def evaluate(task: Task, advance: Advance = lambda what, done, total: None) -> P
     config, out = task.config, Path(task.config.out)
     network, facts = load_policy(task.policy)
     who = f"the policy in {str(task.policy)!r}"
-    SPEC.require(network.spec, who)
+    spec().require(network.spec, who)
     policy, weights = under(network, facts, config.prefer, who)
     if facts.get("nfe_max", task.sampler.nfe_max) != task.sampler.nfe_max:
         raise UserError(
@@ -91,7 +92,9 @@ def evaluate(task: Task, advance: Advance = lambda what, done, total: None) -> P
         )
     turned = _dial(task, ldm, network, facts)
     networks = [m.network(path, ldm.scale, ldm.device) for path in config.spandrel]
-    fixed = {f"best fixed {kind}": _best_fixed(task, ldm, metrics, weights, episodes, kind, advance) for kind in STARTS}
+    fixed = {
+        f"best fixed {kind}": _best_fixed(task, ldm, metrics, weights, episodes, kind, advance) for kind in starts()
+    }
     best = max(fixed, key=lambda name: fixed[name][1])  # by its reward on training images
     steered = m.steered(ldm, policy, identity(network, task.sampler, weights), task.sampler, config.seed)
     scores = {steered.name: runner.score(steered)}
@@ -113,7 +116,7 @@ def evaluate(task: Task, advance: Advance = lambda what, done, total: None) -> P
     summary = {
         "pipeline": task.name,
         "setting": config.prefer or facts.get("setting", ""),
-        "weights": asdict(weights),
+        "weights": weights,
         "images": len(refs),
         "size": task.data.size,
         "seed": config.seed,
@@ -153,7 +156,9 @@ def _plan(
         for n in sorted({10, 20, *(n for n in more if n <= 20)})
     ]
     controls = [
-        m.steered_by(ldm, name, f"fixed/{asdict(one)}/{asdict(task.sampler)}/{seed}", one.driver(), task.sampler, seed)
+        m.steered_by(
+            ldm, name, f"fixed/{asdict(one)}/{asdict(task.sampler)}/{seed}", one.controller(), task.sampler, seed
+        )
         for name, one in fixed.items()
     ]
     projected = [m.with_projection(method) for method in alone]
@@ -170,24 +175,24 @@ def _dial(task: Task, ldm: LDM, network: TrainedPolicy, facts: Mapping[str, Any]
     return turned
 
 
-def identity(network: TrainedPolicy, sampler: SamplerConfig, weights: RewardWeights) -> str:
+def identity(network: TrainedPolicy, sampler: SamplerConfig, weights: Weights) -> str:
     """What a steered method's results depend on, beside LDM and images."""
     sums = {k: v.double().sum().item() for k, v in network.state_dict().items()}
-    return digest(sums, asdict(sampler), asdict(weights) if network.spec.preference_names else {})
+    return digest(sums, asdict(sampler), weights if network.spec.preference_names else {})
 
 
 def _best_fixed(
     task: Task,
     ldm: LDM,
     metrics: Metrics,
-    weights: RewardWeights,
+    weights: Weights,
     episodes: int,
     kind: str,
     advance: Advance,
 ) -> tuple[FixedSchedule, float]:
     """Search once for these settings and keep the answer beside the results; until then, the reward of every try."""
     config, data = task.config, task.data
-    what = (asdict(data), asdict(task.sampler), ldm.digest, str(ldm.dtype), asdict(weights), asdict(Contract()))
+    what = (asdict(data), asdict(task.sampler), ldm.digest, str(ldm.dtype), weights, asdict(Contract()))
     key = digest(VERSION, what, episodes, config.search_images, config.seed, kind)
     path = Path(config.out) / "parts" / f"fixed-{key[:16]}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -261,7 +266,7 @@ class Runner:
     def _measure(self, outcome: m.Outcome, batch: Batch, seconds: float) -> dict[str, npt.NDArray[Any]]:
         images = outcome.images.to(self.ldm.device)
         quality = self.metrics(images, batch.hr.to(self.ldm.device)).cpu().numpy()
-        none = np.zeros((0, 3 + len(SPEC.action_names)), dtype=np.float32)
+        none = np.zeros((0, 3 + len(ACTIONS)), dtype=np.float32)
         return {
             "quality": quality,
             "nfe": outcome.nfe,
@@ -271,9 +276,7 @@ class Runner:
         }
 
 
-def per_image(
-    scores: Mapping[str, Scores], refs: Sequence[ImageRef], weights: RewardWeights, nfe_max: int
-) -> pd.DataFrame:
+def per_image(scores: Mapping[str, Scores], refs: Sequence[ImageRef], weights: Weights, nfe_max: int) -> pd.DataFrame:
     """One row per (method, image)."""
     frames = []
     for name, score in scores.items():
@@ -293,7 +296,7 @@ def _actions(score: Scores, refs: Sequence[ImageRef]) -> pd.DataFrame:
     """The steered policy's decisions, one row each."""
     rows: Iterator[dict[str, Any]] = (
         {"image": refs[int(row[0])].name, "scene": refs[int(row[0])].scene, "decision": int(row[1]), "t": row[2]}
-        | dict(zip(SPEC.action_names, row[3:], strict=True))
+        | dict(zip(ACTIONS, row[3:], strict=True))
         for row in score.decisions
     )
     return pd.DataFrame(list(rows))

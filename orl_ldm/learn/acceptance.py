@@ -12,7 +12,7 @@ difference (as by the one-standard-error rule, Breiman et al. 1984).
 
 import copy
 from collections.abc import Mapping
-from dataclasses import asdict, astuple
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -77,7 +77,7 @@ class Acceptance:
 
 def judged_as(policy: TrainedPolicy, data: Dataset) -> Policy:
     """The policy under the weights that the data are composed with, where it has a dial."""
-    return Preferring(policy, astuple(data.weights)) if policy.spec.preference_names else policy
+    return Preferring(policy, tuple(data.weights.values())) if policy.spec.preference_names else policy
 
 
 def is_due(epoch: int, epochs: int, count: int) -> bool:

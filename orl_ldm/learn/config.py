@@ -3,10 +3,10 @@
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import AfterValidator, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from orl_ldm.config import STRICT
-from orl_ldm.reward import RewardWeights, setting
+from orl_ldm.reward import Weights, as_weights, setting
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,7 @@ class TrainConfig:
     out: str
     algo: Algorithm = "critics"
     setting: str = "balanced"
-    weights: RewardWeights | None = None
+    weights: Annotated[Weights, AfterValidator(as_weights)] | None = None
     #: One policy for all weights: they become a part of what it observes. `setting` is then what it is judged by.
     dial: bool = False
     #: `within_image` divides each raw term by its standard deviation between the rollouts of one image.
@@ -161,6 +161,6 @@ class TrainConfig:
         """Its name."""
         return self.algo.split("-")[0]
 
-    def reward_weights(self) -> RewardWeights:
+    def reward_weights(self) -> Weights:
         """The weights in force. Raises UserError for an unknown setting."""
         return self.weights if self.weights is not None else setting(self.setting)

@@ -68,7 +68,7 @@ from orl_ldm.policy.beta import HELD, MARGIN
 from orl_ldm.policy.effects import Effects
 from orl_ldm.policy.spec import DECISION
 
-#: How much the plan's first `step` is drawn to what the actor does on average: to the right slope, not to its top.
+#: How much the plan's first `t_ratio` is drawn to what the actor does on average: to the right slope, not to its top.
 DRAWN = 0.1
 
 
@@ -190,7 +190,7 @@ class Critics:
         return torch.stack([actor_loss, entropy, kl.mean(), clipped]).detach()
 
     def plan_loss(self, observations: Tensor, alpha: Tensor, beta: Tensor) -> Tensor:
-        """Of the plan: what critics hold its actions for; in later decisions with the actor's `step`, which it learns.
+        """Of the plan: what critics hold its actions for; later with the actor's `t_ratio`, which it learns.
 
         The actor's are what is held as well. Its concentrations are (B, A).
         """

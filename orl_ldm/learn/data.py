@@ -23,7 +23,7 @@ from orl_ldm.learn.returns import next_values
 from orl_ldm.policy import PolicySpec
 from orl_ldm.policy.beta import to_unit
 from orl_ldm.policy.spec import DECISION
-from orl_ldm.reward import PSNR_SCALE, TERMS, RewardWeights, compose, normalise
+from orl_ldm.reward import PSNR_SCALE, TERMS, Weights, compose, normalise
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -49,7 +49,7 @@ class Dataset:
     episode_rewards: Tensor  # (E,) as composed from the raw terms
     offsets: Tensor  # (E,) what the learned reward leaves out: reward = offset + scale * (sum of `rewards`)
     scale: float
-    weights: RewardWeights  # in force: those of the setting, in the units of `term_scale`
+    weights: Weights  # in force: those of the setting, in the units of `term_scale`
     term_std: dict[str, float]  # within images
     gains: Tensor  # (N, 4) what the weights weigh, baselined; zero but on the last transition of an episode
     gain_covariance: Tensor  # (4, 4) between episodes
@@ -66,7 +66,7 @@ def load(config: TrainConfig, device: torch.device) -> tuple[Dataset, Transition
         if "://" not in url and not Path(url).is_dir():
             raise UserError(f"there is no buffer {url!r}: run collect first (make collect, or orl-ldm collect)")
     transitions = read(config.buffers, memory_limit=config.memory_limit)
-    if transitions.header.term_names != TERMS:
+    if transitions.header.term_names != tuple(TERMS):
         found = ", ".join(transitions.header.term_names)
         raise UserError(f"the buffer logs the reward terms {found}; needed are {', '.join(TERMS)}: collect it again")
     if len(transitions.episode_bounds) < 2:
@@ -183,15 +183,15 @@ def within_image_std(terms: Floats, images: Ints) -> Floats:
     return np.asarray(np.sqrt(np.square(terms - means[image]).sum(0) / freedom))
 
 
-def in_standard_deviations(weights: RewardWeights, term_std: Floats, nfe_max: int) -> RewardWeights:
+def in_standard_deviations(weights: Weights, term_std: Floats, nfe_max: int) -> Weights:
     """Weights under which one standard deviation of a term counts as its weight says; constant terms keep theirs."""
     psnr, ssim, lpips, nfe = np.where(term_std[:4] > 0, term_std[:4], [PSNR_SCALE, 1.0, 1.0, nfe_max])
-    return RewardWeights(
-        psnr=weights.psnr * PSNR_SCALE / float(psnr),
-        ssim=weights.ssim / float(ssim),
-        lpips=weights.lpips / float(lpips),
-        nfe=weights.nfe * nfe_max / float(nfe),
-    )
+    return {
+        "psnr": weights["psnr"] * PSNR_SCALE / float(psnr),
+        "ssim": weights["ssim"] / float(ssim),
+        "lpips": weights["lpips"] / float(lpips),
+        "nfe": weights["nfe"] * nfe_max / float(nfe),
+    }
 
 
 def shaped(data: Dataset, weight: float, gamma: float) -> Dataset:

@@ -27,9 +27,9 @@ def describe(config: TrainConfig, data: Dataset, transitions: Transitions, state
     return {
         "algo": config.algo,
         "setting": "custom" if config.weights is not None else config.setting,
-        "weights": asdict(config.reward_weights()),
+        "weights": config.reward_weights(),
         "term_scale": config.term_scale,
-        "weights_in_force": asdict(data.weights),
+        "weights_in_force": data.weights,
         "term_std_within_images": data.term_std,
         "seed": config.seed,
         "digest": state.digest,

@@ -1,17 +1,15 @@
 """The dial: weights of the reward as a part of the observation, drawn anew for every transition that is learned from.
 
-Legend: B batch, N transitions, F features, P preferences: 4 in the order of WEIGHTED, or 0 where the weights are fixed,
-R terms: 4, or 1 where the weights are fixed.
+Legend: B batch, N transitions, F features, P preferences in the order of `weighted()`, or 0
+where the weights are fixed, R terms: as many, or 1 where the weights are fixed.
 """
-
-from dataclasses import astuple
 
 import torch
 from torch import Tensor
 from torch.distributions import Dirichlet
 
 from orl_ldm.learn.data import Dataset
-from orl_ldm.reward import WEIGHTED
+from orl_ldm.reward import weighted
 
 #: Concentrations of the weights that are drawn: all of the simplex, most often around the named settings.
 SPREAD = (1.2, 1.2, 2.0, 0.6)
@@ -24,8 +22,8 @@ class Preferences:
     """
 
     def __init__(self, data: Dataset, dial: bool) -> None:
-        self.names = WEIGHTED if dial else ()
-        weights = torch.tensor(astuple(data.weights)).to(data.rewards)
+        self.names = weighted() if dial else ()
+        weights = torch.tensor(tuple(data.weights.values())).to(data.rewards)
         self._judged = weights / weights.sum() if dial else weights[:0]
         self._covariance = data.gain_covariance if dial else torch.ones(1, 1).to(data.rewards)
         self._std = self._covariance.diagonal().clamp(min=1e-12).sqrt()  # (R,)

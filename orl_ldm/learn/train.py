@@ -2,7 +2,6 @@
 
 import shutil
 import time
-from dataclasses import asdict
 from pathlib import Path
 from typing import Protocol
 
@@ -124,7 +123,7 @@ def learn(
                 bar.update(task, description="training")
             state.seconds += time.monotonic() - begin
             if is_due(state.epochs, learner.epochs, config.keep_checkpoints):
-                kept = {"epoch": state.epochs, "weights": asdict(config.reward_weights()), "digest": state.digest}
+                kept = {"epoch": state.epochs, "weights": config.reward_weights(), "digest": state.digest}
                 save_policy(learner.policy, out / "checkpoints" / f"epoch-{state.epochs:05d}", kept)
             log.write(state.epochs, metrics)
             bar.update(task, advance=1, reward=metrics["offline/estimated_reward"])

@@ -1,6 +1,6 @@
 """Policies: what an action is, the Beta policy network, and its files."""
 
-from orl_ldm.policy.behaviors import BroadPolicy, Explorer, PacedPolicy
+from orl_ldm.policy.behaviors import BroadPolicy, Explorer
 from orl_ldm.policy.beta import BetaPolicy, Policy
 from orl_ldm.policy.files import TrainedPolicy, load_policy, save_policy
 from orl_ldm.policy.planned import PlannedPolicy
@@ -12,7 +12,6 @@ __all__ = [
     "BetaPolicy",
     "BroadPolicy",
     "Explorer",
-    "PacedPolicy",
     "PlannedPolicy",
     "Policy",
     "PolicySpec",

@@ -6,28 +6,18 @@ Ranges reach beyond the limits so that the mean of a distribution with bounded s
 seems worth less: that much less, later, is every plan by which the policy comes to stop there.
 """
 
-from math import inf
-from typing import Final
-
 import torch
 from torch import Tensor
 
+from orl_ldm.actions import STOPS, limits
 from orl_ldm.policy.beta import to_unit
 from orl_ldm.policy.spec import PolicySpec
-
-#: name -> (low, high) in natural units. Others have no limits but their range's.
-LIMITS: Final = {"step": (0.0, 1.0), "eta": (0.0, 1.0), "fidelity": (0.0, 1.0), "grain": (0.0, inf)}
-
-
-def limits(name: str) -> tuple[float, float]:
-    """(low, high) of an action, infinite where there is no limit."""
-    return LIMITS.get(name, (-inf, inf))
 
 
 class Effects:
     """Unit actions (..., A) as inputs (..., width) of networks that judge them.
 
-    Within their limits, from -1 to 1; which of them are at the lower one (for a `step` that is to stop, and no small
+    Within their limits, from -1 to 1; which of them are at the lower one (for a `t_ratio` that is to stop, and no small
     change from going on a little); and the products of each two, since most effects have their best somewhere inside.
     """
 
@@ -35,7 +25,7 @@ class Effects:
         actions = len(spec.action_names)
         ends = torch.tensor([limits(name) for name in spec.action_names]).T  # (2, A)
         self.low, self.high = to_unit(spec, ends).to(device)  # an infinite limit becomes the end of the range
-        self.step = spec.action_names.index("step") if "step" in spec.action_names else None
+        self.step = spec.action_names.index(STOPS) if STOPS in spec.action_names else None
         self.rows, self.columns = torch.tril_indices(actions, actions, device=device)
         self.width = 2 * actions + len(self.rows)
 
@@ -45,7 +35,7 @@ class Effects:
         return torch.cat([within, (unit <= self.low).to(unit), within[..., self.rows] * within[..., self.columns]], -1)
 
     def stops(self, unit: Tensor) -> Tensor:
-        """Which (...) of unit actions (..., A) end the episode: those with a `step` that is at its lower limit."""
+        """Which (...) of unit actions (..., A) end the episode: those with a `t_ratio` that is at its lower limit."""
         if self.step is None:
             return torch.zeros(unit.shape[:-1], dtype=torch.bool, device=unit.device)
         return torch.le(unit[..., self.step], self.low[self.step])

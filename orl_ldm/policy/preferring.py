@@ -1,7 +1,7 @@
 """A policy for many rewards, held at one of them."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import astuple, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from orl_ldm.errors import UserError
 from orl_ldm.policy.beta import Policy
-from orl_ldm.reward import SETTINGS, RewardWeights, preference
+from orl_ldm.reward import SETTINGS, Weights, as_weights, preference
 
 
 class Preferring:
@@ -25,14 +25,14 @@ class Preferring:
         return self.policy.concentrations(torch.cat([observations, weights], dim=-1))
 
 
-def under(policy: Policy, facts: Mapping[str, Any], prefer: str, who: str) -> tuple[Policy, RewardWeights]:
+def under(policy: Policy, facts: Mapping[str, Any], prefer: str, who: str) -> tuple[Policy, Weights]:
     """(the policy under a preference in words, its weights); without words, under those that its facts give.
 
     Raises UserError for words that are unknown, and for a policy that was trained for one preference only.
     """
-    weights = preference(prefer) if prefer else RewardWeights(**facts.get("weights", vars(SETTINGS["paper"])))
+    weights = preference(prefer) if prefer else as_weights(facts.get("weights", SETTINGS["paper"]))
     if policy.spec.preference_names:
-        return Preferring(policy, astuple(weights)), weights
+        return Preferring(policy, tuple(weights.values())), weights
     if prefer:
         raise UserError(f"{who} was trained for one preference: train one for all with --set train.dial=true")
     return policy, weights

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from orl_ldm.diffusion.config import SamplerConfig
 from orl_ldm.diffusion.ldm import LDM, encode
-from orl_ldm.diffusion.sampler import grid_driver, sample
+from orl_ldm.diffusion.sampler import ddim_controller, sample
 from orl_ldm.diffusion.schedule import add_noise, training_target
 from orl_ldm.images.degrade import low_resolution
 from orl_ldm.images.resample import to_8bit, upscale
@@ -164,11 +164,11 @@ class DenoiserLoss(nn.Module):
         ldm = self._ldm[0]
         pictures = {"bicubic": to_8bit(upscale(lr, ldm.scale))}
         for steps in counts:
-            drive = grid_driver(ldm.schedule.grid(steps, "trailing"), 0.0)
+            control = ddim_controller(ldm.schedule.grid(steps, "trailing"), 0.0)
             config = SamplerConfig(nfe_max=steps, t_floor=0.0)
             title = "one call" if steps == 1 else f"DDIM {steps}"
             pictures[title] = torch.cat(
-                [sample(ldm, x[None], [i], [0], drive, config, self.seed, True).images for i, x in enumerate(lr)]
+                [sample(ldm, x[None], [i], [0], control, config, self.seed, True).images for i, x in enumerate(lr)]
             )
         return pictures
 

@@ -14,7 +14,7 @@ from orl_ldm.report.statistics import METRICS
 from orl_ldm.reward import SETTINGS
 
 ROLES = ("bicubic", "ceiling", "alone", "fixed", "steered")
-ACTIONS = ("t", "step", "eta", "detail", "fidelity", "grain")
+ACTIONS = ("t", "t_ratio", "eta", "detail", "fidelity", "grain")
 
 
 @dataclass(frozen=True)

@@ -74,7 +74,7 @@ def habits(evaluation: Evaluation) -> pd.DataFrame:
 
     The last row, "all scenes", is over all images and decisions.
     """
-    actions = evaluation.actions.assign(start=lambda rows: rows["t"] * rows["step"])
+    actions = evaluation.actions.assign(start=lambda rows: rows["t"] * rows["t_ratio"])
     steered = evaluation.per_image[evaluation.per_image["method"] == evaluation.roles["steered"]]
     rows = []
     for scene in [*sorted(actions["scene"].unique()), None]:

@@ -14,12 +14,11 @@ import pytest
 from orl_ldm.buffer import Transitions, read
 from orl_ldm.buffer.selection import Selection
 from orl_ldm.buffer.summary import summarize
-from orl_ldm.buffer.verification import verify
 from orl_ldm.collect.collector import collect
 from orl_ldm.collect.config import CollectConfig
 from orl_ldm.diffusion.config import SamplerConfig
 from orl_ldm.diffusion.ldm import LDM
-from orl_ldm.env.spaces import SPEC
+from orl_ldm.env.spaces import spec
 from orl_ldm.errors import UserError
 from orl_ldm.images.config import DataConfig
 from orl_ldm.pipeline import load_pipeline
@@ -87,19 +86,12 @@ def test_machines_with_a_part_each_publish_what_one_would(
 
 
 def test_behaviours_are_told_apart_in_one_buffer(tmp_path: Path, ldm: LDM, data: DataConfig) -> None:
-    both = replace(CONFIG, images=4, behaviors=("broad", "paced"))
-    for config in both.each():
-        found = run(tmp_path, ldm, data, config)
-    assert verify(tmp_path) == []
-    assert sum(summarize(tmp_path).behaviors.values()) == 2 * 4 * CONFIG.rollouts
-    assert len({name for name, _ in summarize(tmp_path).behaviors}) == 2
-    paced = read(tmp_path, select=Selection(behaviors=(found_behavior(tmp_path, "paced"),)))
-    assert 0 < len(paced) < len(found)
-    assert replace(both, policy="somewhere").each() == (replace(both, policy="somewhere", behaviors=("broad",)),)
-
-
-def found_behavior(folder: Path, kind: str) -> str:
-    return next(name for name, _ in summarize(folder).behaviors if name.startswith(kind))
+    for prior in ({}, {"eta": (1.0, 3.0)}):
+        found = run(tmp_path, ldm, data, replace(CONFIG, images=4, prior=prior))
+    behaviors = summarize(tmp_path).behaviors
+    assert sum(behaviors.values()) == 2 * 4 * CONFIG.rollouts and len({name for name, _ in behaviors}) == 2
+    one = read(tmp_path, select=Selection(behaviors=(next(name for name, _ in behaviors),)))
+    assert 0 < len(one) < len(found)
 
 
 def test_units_and_codecs_change_nothing(tmp_path: Path, ldm: LDM, data: DataConfig, undisturbed: Transitions) -> None:
@@ -111,7 +103,7 @@ def test_units_and_codecs_change_nothing(tmp_path: Path, ldm: LDM, data: DataCon
 
 def test_rewards_are_composed_from_the_raw_terms(undisturbed: Transitions) -> None:
     ends = undisturbed.terminals
-    assert undisturbed.header.term_names == TERMS
+    assert undisturbed.header.term_names == tuple(TERMS)
     assert ends.sum() == CONFIG.images * CONFIG.rollouts
     expected = compose(undisturbed.values[ends], WEIGHTS, SAMPLER.nfe_max)
     np.testing.assert_allclose(undisturbed.rewards[ends], expected, rtol=1e-5)
@@ -125,7 +117,7 @@ def test_rewards_are_composed_from_the_raw_terms(undisturbed: Transitions) -> No
 def test_a_second_round_explores_around_a_policy_and_joins_the_first(
     tmp_path: Path, ldm: LDM, data: DataConfig
 ) -> None:
-    save_policy(BetaPolicy(SPEC, (8,)), tmp_path / "policy", {})
+    save_policy(BetaPolicy(spec(), (8,)), tmp_path / "policy", {})
     small = replace(CONFIG, images=2)
     run(tmp_path / "a", ldm, data, small)
     run(tmp_path / "b", ldm, data, replace(small, policy=str(tmp_path / "policy"), first_rollout=2))
@@ -134,8 +126,8 @@ def test_a_second_round_explores_around_a_policy_and_joins_the_first(
 
 
 def test_a_policy_for_another_action_space_is_refused(tmp_path: Path, ldm: LDM, data: DataConfig) -> None:
-    spec = PolicySpec(SPEC.feature_names, ("step", "eta"), (0.0, 0.0), (1.0, 1.0))
-    save_policy(BetaPolicy(spec, (8,)), tmp_path / "policy", {})
+    other = PolicySpec(spec().feature_names, ("t_ratio", "eta"), (0.0, 0.0), (1.0, 1.0))
+    save_policy(BetaPolicy(other, (8,)), tmp_path / "policy", {})
     with pytest.raises(UserError, match="another action space"):
         run(tmp_path / "a", ldm, data, replace(CONFIG, policy=str(tmp_path / "policy")))
 
@@ -150,9 +142,8 @@ def test_d3rlpy_takes_the_buffer_as_it_is(undisturbed: Transitions) -> None:
     assert len(returns) == CONFIG.images * CONFIG.rollouts
 
 
-def test_exploration_is_set_for_each_action_or_for_all() -> None:
-    settings = [f"collect.concentration={value}" for value in ("0.5", "[4, 1, 1, 1, 2]")]
-    read = [load_pipeline("demo", [setting]).collect.concentration for setting in settings]
-    assert read == [(0.5,) * 5, (4, 1, 1, 1, 2)]
-    with pytest.raises(UserError, match="concentration"):
-        load_pipeline("demo", ["collect.concentration=[4, 1]"])
+def test_exploration_is_set_by_the_action_s_name() -> None:
+    assert load_pipeline("demo", ["collect.concentration={eta=0.5}"]).collect.concentration == {"eta": 0.5}
+    for wrong in ("collect.concentration={fog=2}", "collect.prior={fog=[1,1]}"):
+        with pytest.raises(UserError, match="there is no action 'fog'; the actions are t_ratio, eta"):
+            load_pipeline("demo", [wrong])

@@ -13,18 +13,18 @@ from tiny_ldm import tiny_ldm_folder
 
 from orl_ldm.diffusion.config import SamplerConfig
 from orl_ldm.diffusion.ldm import LDM, load_ldm
-from orl_ldm.diffusion.sampler import Decision, Driver, State, ddim_step, grid_driver, sample
+from orl_ldm.diffusion.sampler import Controller, Decision, State, ddim_controller, ddim_step, sample
 from orl_ldm.env.spaces import decide
 from orl_ldm.images.pairs import Batch
 from orl_ldm.images.resample import downscale
-from orl_ldm.streams import normal
+from orl_ldm.streams import block_noise
 
 STEPS = 7
 PLAIN = SamplerConfig(nfe_max=STEPS, t_floor=0.0)
 
 
 def noise(ldm: LDM, image_id: int, step: int, shape: tuple[int, ...], seed: int = 3) -> torch.Tensor:
-    return torch.from_numpy(normal((ldm.latent_channels, *shape), seed, "noise", image_id, 0, step))
+    return torch.from_numpy(block_noise((ldm.latent_channels, *shape), (0, 0), seed, "noise", image_id, 0, step))
 
 
 @pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction", "sample"])
@@ -50,14 +50,14 @@ def test_neutral_action_on_the_uniform_grid_is_ddim(
         x = scheduler.step(prediction, t, x, eta=eta, variance_noise=fresh if eta else None).prev_sample
 
     seen: list[torch.Tensor] = []
-    drive = grid_driver(grid, eta)
+    drive = ddim_controller(grid, eta)
 
     def watch(state: State) -> Decision:
         if len(seen) or state.nfe[0] > 0:
             seen.append(state.x)
         return drive(state)
 
-    result = sample(ldm, batch.lr, ids, [0] * len(ids), watch, PLAIN, 3, pure_noise_start=True)
+    result = sample(ldm, batch.lr, ids, [0] * len(ids), watch, PLAIN, 3, from_noise=True)
     assert len(seen) == STEPS
     for ours, theirs in zip(seen, expected, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
@@ -77,7 +77,7 @@ def test_the_stock_pipeline_gives_the_same_image(
     pipeline.set_progress_bar_config(disable=True)
     theirs = pipeline(batch.lr[:1] * 2 - 1, num_inference_steps=STEPS, eta=0.0, output_type="np").images[0]
     grid = ldm.schedule.grid(STEPS)
-    ours = sample(ldm, batch.lr[:1], [first], [0], grid_driver(grid, 0.0), PLAIN, 3, pure_noise_start=True)
+    ours = sample(ldm, batch.lr[:1], [first], [0], ddim_controller(grid, 0.0), PLAIN, 3, from_noise=True)
     difference = np.abs(ours.images[0].permute(1, 2, 0).numpy() - theirs)
     assert difference.max() < 0.51 / 255 + 1e-3
 
@@ -110,9 +110,8 @@ def test_finished_images_leave_the_batch(ldm: LDM, batch: Batch) -> None:
 
     def drive(state: State) -> Decision:
         sizes.append(len(state))
-        ones = torch.ones_like(state.t)
         stop = torch.where(state.slot <= state.decisions, -1.0, 0.9)  # image i stops at its decision i
-        return Decision(state.t * stop, 0 * ones, ones, 0 * ones, 0 * ones)
+        return Decision(state.t * stop, {})
 
     result = sample(ldm, batch.lr, [1, 2, 3], [0, 0, 0], drive, SamplerConfig(), 0)
     assert sizes == [3, 2, 1]
@@ -121,19 +120,18 @@ def test_finished_images_leave_the_batch(ldm: LDM, batch: Batch) -> None:
 
 def test_the_budget_ends_an_episode(ldm: LDM, batch: Batch) -> None:
     def drive(state: State) -> Decision:
-        ones = torch.ones_like(state.t)
-        return Decision(0.99 * state.t, 0 * ones, ones, 0 * ones, 0 * ones)
+        return Decision(0.99 * state.t, {})
 
     result = sample(ldm, batch.lr, [1, 2, 3], [0, 0, 0], drive, SamplerConfig(nfe_max=4), 0)
     assert result.nfe.tolist() == [4, 4, 4]
 
 
 def test_full_fidelity_agrees_with_the_lr_image(ldm: LDM, batch: Batch) -> None:
-    def drive(fidelity: float) -> Driver:
+    def drive(fidelity: float) -> Controller:
         def act(state: State) -> Decision:
-            ones = torch.ones_like(state.t)
+            ones = torch.ones(len(state))
             stop = torch.where(state.nfe > 0, -1.0, 0.5)
-            return Decision(state.t * stop, 0 * ones, ones, fidelity * ones, 0 * ones)
+            return Decision(state.t * stop, {"fidelity": fidelity * ones})
 
         return act
 
@@ -145,11 +143,11 @@ def test_full_fidelity_agrees_with_the_lr_image(ldm: LDM, batch: Batch) -> None:
 
 
 def test_grain_is_fresh_texture_where_the_denoiser_added_some(ldm: LDM, batch: Batch) -> None:
-    def drive(grain: float) -> Driver:
+    def drive(grain: float) -> Controller:
         def act(state: State) -> Decision:
-            ones = torch.ones_like(state.t)
+            ones = torch.ones(len(state))
             stop = torch.where(state.nfe > 0, -1.0, 0.5)
-            return Decision(state.t * stop, 0 * ones, ones, 0 * ones, grain * ones)
+            return Decision(state.t * stop, {"grain": grain * ones})
 
         return act
 
@@ -163,10 +161,10 @@ def test_grain_is_fresh_texture_where_the_denoiser_added_some(ldm: LDM, batch: B
 
 
 def test_before_the_first_call_there_is_no_texture_to_follow(ldm: LDM, batch: Batch) -> None:
-    def drive(grain: float) -> Driver:
+    def drive(grain: float) -> Controller:
         def act(state: State) -> Decision:
-            ones = torch.ones_like(state.t)
-            return Decision(-ones, 0 * ones, ones, 0 * ones, grain * ones)
+            ones = torch.ones(len(state))
+            return Decision(-ones, {"grain": grain * ones})
 
         return act
 
@@ -202,3 +200,24 @@ def test_cuda_gives_the_cpu_s_images(ldm_folder: Path, ldm: LDM, batch: Batch) -
     here = sample(ldm, batch.lr, ids, [0, 0, 0], steered, SamplerConfig(), 5)
     there = sample(load_ldm(str(ldm_folder), "cuda"), batch.lr, ids, [0, 0, 0], steered, SamplerConfig(), 5)
     assert (here.images - there.images.cpu()).abs().mean() < 1 / 255
+
+
+def test_a_crop_of_a_scene_draws_the_scene_s_noise() -> None:
+    """Noise is of absolute latent places: two overlapping tiles agree, also across blocks and left of the origin."""
+    scene = block_noise((3, 40, 50), (-20, -7), 5, "noise", 1, 2, 3)
+    for top, left, height, width in ((0, 0, 16, 16), (3, 30, 30, 20), (25, 6, 15, 33)):
+        tile = block_noise((3, height, width), (top - 20, left - 7), 5, "noise", 1, 2, 3)
+        np.testing.assert_array_equal(tile, scene[:, top : top + height, left : left + width])
+    assert abs(scene.mean()) < 0.05 and 0.95 < scene.std() < 1.05
+
+
+def test_a_state_keeps_the_denoiser_s_features_only_on_request(ldm: LDM, batch: Batch) -> None:
+    found: list[torch.Tensor] = []
+
+    def watch(state: State) -> Decision:
+        found.append(state.unet_features)
+        return Decision(state.t * (0.5 if state.nfe[0] == 0 else -1.0), {})
+
+    for asked in (False, True):
+        sample(ldm, batch.lr, [1, 2, 3], [0, 0, 0], watch, SamplerConfig(), 0, with_features=asked)
+    assert [bool(features.any()) for features in found] == [False, False, False, True]

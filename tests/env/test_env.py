@@ -8,43 +8,27 @@ from gymnasium.utils.env_checker import check_env
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orl_ldm.collect.config import BEHAVIORS
 from orl_ldm.diffusion.config import SamplerConfig
 from orl_ldm.diffusion.ldm import LDM
-from orl_ldm.diffusion.sampler import begin, ends
-from orl_ldm.env.observe import between_channels, correlation, projected, unevenness
+from orl_ldm.diffusion.sampler import ends, start
+from orl_ldm.env.features import FEATURES, PROJECTIONS, between_channels, correlation, directions, unevenness
 from orl_ldm.env.rollout import roll_out
-from orl_ldm.env.spaces import ACTIONS, FEATURES, INNER, SPEC, decide, effective
+from orl_ldm.env.spaces import decide, executed, spec
 from orl_ldm.env.vector import SteeringEnv, SteeringVectorEnv
 from orl_ldm.images.pairs import Batch
 from orl_ldm.metrics import Metrics
-from orl_ldm.policy import BetaPolicy, BroadPolicy, PacedPolicy
+from orl_ldm.policy import BetaPolicy, BroadPolicy
 from orl_ldm.policy.beta import from_unit, log_prob, mean_action, to_unit
 from orl_ldm.policy.effects import Effects
 from orl_ldm.reward import SETTINGS, compose
 
+SPEC, NAMES = spec(), list(FEATURES)
 BROAD = BroadPolicy(SPEC, (1.0, 1.0, 2.0, 1.5, 1.0), (1.0, 1.0, 2.0, 1.0, 1.0))
 
 
 @pytest.fixture(scope="module")
 def metrics() -> Metrics:
     return Metrics()
-
-
-@pytest.mark.parametrize(("first", "calls"), [(0.5, 2), (0.75, 4), (0.9, 10), (0.95, 20)])
-def test_a_paced_behaviour_goes_down_evenly(first: float, calls: int) -> None:
-    """From where its first call was, as DDIM on a trailing grid does; more calls stray less."""
-    policy = PacedPolicy(SPEC, *BEHAVIORS["paced"], 20)
-    t, visited = first, []
-    while t > 1e-3 and len(visited) < 20:
-        visited.append(t)
-        observation = torch.zeros(1, len(FEATURES))
-        observation[0, FEATURES.index("position/t")] = t
-        observation[0, FEATURES.index("position/nfe_left")] = 1 - len(visited) / 20
-        t *= float(mean_action(policy, observation)[0, 0].clamp(0, 1))
-    np.testing.assert_allclose(visited, [1 - (k + 1) / calls for k in range(calls - 1)], atol=0.01)
-    alpha, beta = (float(one[0, 2]) for one in policy.concentrations(observation))
-    assert (alpha, beta) == (pytest.approx(4 * calls, rel=0.02), pytest.approx(8 * calls, rel=0.02))
 
 
 def test_gymnasium_s_checker_passes(ldm: LDM, batch: Batch, metrics: Metrics) -> None:
@@ -90,7 +74,7 @@ def test_an_environment_that_ended_starts_its_next_image(ldm: LDM, batch: Batch,
     observations, reward, terminated, _, _ = env.step(stop)
     assert reward[0] == 0
     assert not terminated[0]
-    assert observations[0, FEATURES.index("position/decision")] == 0
+    assert observations[0, NAMES.index("position/decision")] == 0
 
 
 def test_a_stock_agent_library_drives_it(ldm: LDM, batch: Batch, metrics: Metrics) -> None:
@@ -102,10 +86,9 @@ def test_a_stock_agent_library_drives_it(ldm: LDM, batch: Batch, metrics: Metric
 
 def test_every_observation_is_finite_and_named(ldm: LDM, batch: Batch) -> None:
     ids = [ref.image_id for ref in batch.refs]
-    rollout = roll_out(ldm, BROAD, batch.lr, ids, [0, 1, 2], SamplerConfig(), 4, hr=batch.hr)
+    rollout = roll_out(ldm, BROAD, batch.lr, ids, [0, 1, 2], SamplerConfig(), 4)
     assert rollout.observations.shape == (len(rollout.slot), len(FEATURES))
     assert np.isfinite(rollout.observations).all()
-    assert (rollout.potentials > 0).all()
     low, high = (np.array(bound) for bound in (SPEC.action_low, SPEC.action_high))
     assert ((rollout.actions >= low) & (rollout.actions <= high)).all()
 
@@ -126,25 +109,15 @@ def test_rollouts_do_not_depend_on_the_batch(ldm: LDM, batch: Batch) -> None:
 
 
 def test_actions_beyond_the_sampler_s_range_mean_its_bounds(ldm: LDM, batch: Batch) -> None:
-    state = begin(ldm, batch.lr, [1, 2, 3], [0, 0, 0])
+    state = start(ldm, batch.lr, [1, 2, 3], [0, 0, 0])
     beyond = torch.tensor([[-0.2, -0.1, 1.9, 1.2, -0.1], [0.5, 1.0, 0.5, 0.5, 1.5], [1.0, 0.0, 1.0, 0.0, 0.0]])
     decision = decide(state, beyond)
     assert decision.t_next.tolist() == [0.0, 0.5 * 999, 999.0]
-    assert decision.eta.tolist() == [0.0, 1.0, 0.0]
-    assert decision.fidelity.tolist() == [1.0, 0.5, 0.0]
-    assert torch.equal(decision.detail, beyond[:, 2])
-    assert decision.grain.tolist() == [0.0, 1.5, 0.0]
+    assert decision.get("eta").tolist() == [0.0, 1.0, 0.0]
+    assert decision.get("fidelity").tolist() == [1.0, 0.5, 0.0]
+    assert torch.equal(decision.get("detail"), beyond[:, 2])
+    assert decision.get("grain").tolist() == [0.0, 1.5, 0.0]
     assert ends(state, decision, SamplerConfig()).tolist() == [True, False, False]
-
-
-def test_the_neutral_action_is_documented() -> None:
-    assert {name: neutral for name, (_, _, neutral) in ACTIONS.items()} == {
-        "step": 1.0,
-        "eta": 0.0,
-        "detail": 1.0,
-        "fidelity": 0.0,
-        "grain": 0.0,
-    }
 
 
 def test_what_is_added_is_compared_as_numpy_would() -> None:
@@ -161,11 +134,11 @@ def test_what_is_added_is_compared_as_numpy_would() -> None:
 def test_the_inner_layer_is_seen_after_a_call_and_keeps_distances(ldm: LDM, batch: Batch) -> None:
     rollout = roll_out(ldm, BROAD, batch.lr, [1, 2, 3], [0, 1, 2], SamplerConfig(), 4)
     seen = rollout.observations[:, [name.startswith("denoiser/") for name in FEATURES]]
-    first = rollout.observations[:, FEATURES.index("position/decision")] == 0
+    first = rollout.observations[:, NAMES.index("position/decision")] == 0
     assert (seen[first] == 0).all() and (np.abs(seen[~first]).max(1) > 0).all() and (~first).any()
     wide = torch.randn(2, 4096, generator=torch.Generator().manual_seed(0))
-    ratio = projected(wide).diff(dim=0).norm() / wide.diff(dim=0).norm()
-    assert 0.5 < float(ratio) * (4096 / INNER) ** 0.5 < 1.5  # directions of length 1, INNER of them
+    ratio = (wide @ directions(4096)).diff(dim=0).norm() / wide.diff(dim=0).norm()
+    assert 0.5 < float(ratio) * (4096 / PROJECTIONS) ** 0.5 < 1.5  # directions of length 1, PROJECTIONS of them
 
 
 def test_unevenness_tells_one_texture_from_two() -> None:
@@ -180,7 +153,7 @@ def test_unevenness_tells_one_texture_from_two() -> None:
 def test_judges_see_of_an_action_what_the_sampler_follows(unit: list[float]) -> None:
     """Two actions that the sampler cannot tell apart are one to networks; they see no other limits than its own."""
     said = from_unit(SPEC, torch.tensor([unit]))
-    effects, followed = Effects(SPEC, "cpu"), effective(said)
+    effects, followed = Effects(SPEC, "cpu"), executed(said)
     seen = effects(to_unit(SPEC, said))
     assert seen.shape == (1, effects.width)
     torch.testing.assert_close(seen, effects(to_unit(SPEC, followed)), atol=1e-5, rtol=0)

@@ -11,7 +11,7 @@ import torch
 
 from orl_ldm.diffusion.config import LDMConfig, SamplerConfig
 from orl_ldm.diffusion.ldm import LDM, scheduler_config
-from orl_ldm.env.spaces import SPEC
+from orl_ldm.env.spaces import spec
 from orl_ldm.errors import UserError
 from orl_ldm.evaluate import fixed
 from orl_ldm.evaluate import methods as m
@@ -28,7 +28,7 @@ from orl_ldm.reward import SETTINGS, TERMS, compose, setting
 SAMPLER = SamplerConfig(nfe_max=4)
 
 
-@pytest.mark.parametrize("kind", fixed.STARTS)
+@pytest.mark.parametrize("kind", fixed.starts())
 def test_the_search_keeps_its_budget_and_never_ends_below_its_start(
     ldm: LDM, batch: Batch, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -51,11 +51,11 @@ def test_the_search_keeps_its_budget_and_never_ends_below_its_start(
 
 
 def test_fixed_schedules_are_a_start_and_an_action_or_an_action_for_each_decision() -> None:
-    low, high = SPEC.action_low, SPEC.action_high
+    low, high = spec().action_low, spec().action_high
     other = (high[0], *low[1:])
     assert fixed.FixedSchedule.of_unit(np.array([0.0, 1.0, 0.0, 0.0, 0.0, 0.0])).actions == (low, other)
     assert fixed.FixedSchedule((low,)).described() == [
-        {"step": 0.0, "eta": 0.0, "detail": 0.5, "fidelity": 0.0, "grain": 0.0}
+        {"t_ratio": 0.0, "eta": 0.0, "detail": 0.5, "fidelity": 0.0, "grain": 0.0}
     ]
     assert fixed.FixedSchedule.of_unit(np.array([0.0] * 5 + [1.0] * 5 + [0.0] * 5)).actions == (low, high, low)
 
@@ -66,7 +66,7 @@ def test_scores_do_not_depend_on_the_batch_and_are_read_back(tmp_path: Path, ldm
         ldm,
         "fixed",
         "fixed",
-        fixed.FixedSchedule(((0.7, 0.5, 1.1, 0.5, 0.4), (0.4, 0.5, 1.1, 0.5, 0.4))).driver(),
+        fixed.FixedSchedule(((0.7, 0.5, 1.1, 0.5, 0.4), (0.4, 0.5, 1.1, 0.5, 0.4))).controller(),
         SAMPLER,
         1,
     )
@@ -174,7 +174,7 @@ def test_a_network_that_is_not_there_is_named() -> None:
 
 def test_rewards_are_lyu_s_table_1() -> None:
     terms = np.array([[30.0, 0.8, 0.3, 4.0, 9.9]])
-    assert TERMS == ("psnr", "ssim", "lpips", "nfe", "seconds")
+    assert tuple(TERMS) == ("psnr", "ssim", "lpips", "nfe", "seconds")
     expected = 0.4 * 30 / 40 + 0.3 * 0.8 + 0.2 * 0.7 + 0.1 * (1 - 4 / 20)
     np.testing.assert_allclose(compose(terms, SETTINGS["paper"], 20), [expected])
     assert setting("paper") == SETTINGS["paper"]

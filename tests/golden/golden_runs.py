@@ -22,7 +22,7 @@ def rollout() -> Arrays:
     from orl_ldm.diffusion.config import SamplerConfig
     from orl_ldm.diffusion.ldm import load_ldm
     from orl_ldm.env.rollout import roll_out
-    from orl_ldm.env.spaces import SPEC
+    from orl_ldm.env.spaces import spec
     from orl_ldm.images.config import DataConfig
     from orl_ldm.images.pairs import load_pairs
     from orl_ldm.images.sources import open_images
@@ -32,7 +32,7 @@ def rollout() -> Arrays:
         ldm = load_ldm(str(tiny_ldm_folder(Path(folder))))
     batch = load_pairs(open_images("synthetic", "train", count=3), DataConfig(size=32))
     ids = [ref.image_id for ref in batch.refs for _ in range(2)]
-    policy = BroadPolicy(SPEC, (1.0, 1.0, 2.0, 3.0, 1.0), (1.0, 1.5, 2.0, 1.5, 1.2))
+    policy = BroadPolicy(spec(), (1.0, 1.0, 2.0, 3.0, 1.0), (1.0, 1.5, 2.0, 1.5, 1.2))
     lr = batch.lr.repeat_interleave(2, 0)
     found = roll_out(ldm, policy, lr, ids, [0, 1] * 3, SamplerConfig(nfe_max=6), seed=3)
     return {

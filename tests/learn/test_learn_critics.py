@@ -105,7 +105,7 @@ def test_a_plan_leaves_to_others_what_is_theirs(tmp_path: Path, monkeypatch: pyt
     toys.collect(toys.Patience(), tmp_path / "buffer", 20)
     config = TrainConfig((str(tmp_path / "buffer"),), "", weights=toys.WEIGHTS, critics=SMALL, hold={"aim": 0.25})
     data = load(config, torch.device("cpu"))[0]
-    names = {"feature_names": ("position/decision", "character"), "action_names": ("step", "aim")}
+    names = {"feature_names": ("position/decision", "character"), "action_names": ("t_ratio", "aim")}
     learner = Critics(replace(data, spec=replace(data.spec, **names)), config)
     assert isinstance(learner.policy, PlannedPolicy)
     asked: list[torch.Tensor] = []
@@ -235,7 +235,7 @@ def test_critics_see_what_actions_do(tmp_path: Path) -> None:
     toys.collect(toys.Patience(), tmp_path / "buffer", 10)
     config = TrainConfig((str(tmp_path / "buffer"),), "", weights=toys.WEIGHTS, critics=SMALL)
     data = load(config, torch.device("cpu"))[0]
-    spec = replace(data.spec, action_names=("step", "other"), action_low=(-0.25, 0.0), action_high=(1.0, 1.0))
+    spec = replace(data.spec, action_names=("t_ratio", "other"), action_low=(-0.25, 0.0), action_high=(1.0, 1.0))
     named = replace(data, spec=spec)
     learner = Critics(named, config)
     states = data.observations[:1].expand(3, -1)

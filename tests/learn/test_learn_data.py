@@ -13,7 +13,6 @@ from orl_ldm.errors import UserError
 from orl_ldm.learn import TrainConfig
 from orl_ldm.learn.data import Dataset, leave_one_out, load, shaped, within_image_std
 from orl_ldm.learn.returns import discounted_returns
-from orl_ldm.reward import RewardWeights
 
 CPU = torch.device("cpu")
 
@@ -65,7 +64,7 @@ def test_shaping_changes_no_comparison_between_plans(folder: Path) -> None:
 
 def test_terms_can_count_in_their_standard_deviations_within_images(folder: Path) -> None:
     """At weight 1 one standard deviation of PSNR within an image is worth 1; constant terms keep their scale."""
-    data = prepared(folder, term_scale="within_image", weights=RewardWeights(1.0, 1.0, 1.0, 1.0))
+    data = prepared(folder, term_scale="within_image", weights={"psnr": 1.0, "ssim": 1.0, "lpips": 1.0, "nfe": 1.0})
     assert data.weights.psnr == pytest.approx(40 / data.term_std["psnr"])
     assert (data.weights.ssim, data.weights.lpips, data.weights.nfe) == (1.0, 1.0, 1.0)
     terms, images = np.array([[1.0, 0], [3.0, 0], [11.0, 0], [13.0, 0]]), np.array([0, 0, 1, 1])

@@ -49,7 +49,7 @@ def write(folder: Path, shards: int) -> None:
         action_names=("aim",),
         action_low=(0.0,),
         action_high=(1.0,),
-        term_names=TERMS,
+        term_names=tuple(TERMS),
         nfe_max=20,
         pipeline_digest="toy",
         ldm_id="toy",

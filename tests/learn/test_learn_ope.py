@@ -96,7 +96,7 @@ def test_fitted_q_ranks_plans_as_their_replay_does(data: Dataset) -> None:
 
 def test_fitted_q_sees_what_actions_do(data: Dataset) -> None:
     """All ways to stop are one: here every `step` up to 0, which is the toy's edge at 0.6 of the range."""
-    spec = replace(data.spec, action_names=("step", "aim"), action_low=(-1.5, 0.0), action_high=(1.0, 1.0))
+    spec = replace(data.spec, action_names=("t_ratio", "aim"), action_low=(-1.5, 0.0), action_high=(1.0, 1.0))
     learned, held = split(replace(data, spec=spec), 0.3)
     assert held is not None
     plans = [BroadPolicy(spec, (20 * go, 10.0), (20 * (1 - go), 10.0)) for go in (0.2, 0.5, 0.8)]

@@ -25,8 +25,8 @@ from orl_ldm.policy import (
 )
 from orl_ldm.policy.beta import from_unit, log_prob, mean_action, sample_action
 
-SPEC = PolicySpec(("a", "b", "c"), ("step", "detail"), (0.0, 0.5), (1.0, 1.5))
-EPISODES = PolicySpec(("position/decision", "b", "c"), ("step", "detail"), (0.0, 0.5), (1.0, 1.5))
+SPEC = PolicySpec(("a", "b", "c"), ("t_ratio", "detail"), (0.0, 0.5), (1.0, 1.5))
+EPISODES = PolicySpec(("position/decision", "b", "c"), ("t_ratio", "detail"), (0.0, 0.5), (1.0, 1.5))
 
 
 @settings(max_examples=50, deadline=None)

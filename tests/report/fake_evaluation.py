@@ -84,7 +84,7 @@ def actions(table: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
                 [rng.normal(m, 0.07) for m in (0.2 + 0.5 * place, 0.5 - 0.2 * place, 0.8 - 0.1 * decision, 0.6)], 0, 1
             )
             names = dict(zip(ACTIONS[2:], (values[0], 0.5 + values[1], *values[2:]), strict=True))
-            rows.append({"image": row.image, "scene": row.scene, "decision": decision, "t": t, "step": step} | names)
+            rows.append({"image": row.image, "scene": row.scene, "decision": decision, "t": t, "t_ratio": step} | names)
             t *= step
     return pd.DataFrame(rows)
 
@@ -112,7 +112,7 @@ def facts(images: int, roles: dict[str, str]) -> dict[str, Any]:
             "alarms": {},
         },
         "roles": roles,
-        "fixed_schedule": [{"step": 0.7, "eta": 0.0, "detail": 1.02, "fidelity": 0.93, "grain": 0.8}],
+        "fixed_schedule": [{"t_ratio": 0.7, "eta": 0.0, "detail": 1.02, "fidelity": 0.93, "grain": 0.8}],
         "search_episodes": 2400,
         "command": "orl-ldm evaluate pipelines/demo.toml",
     }
