@@ -26,6 +26,7 @@ from orl_ldm.diffusion.ldm import LDM
 from orl_ldm.diffusion.projection import back_project
 from orl_ldm.diffusion.schedule import NoiseSchedule, add_noise, per_image, to_x0_and_eps
 from orl_ldm.errors import UserError
+from orl_ldm.images.check import as_images
 from orl_ldm.images.resample import to_8bit, upscale
 from orl_ldm.streams import block_noise
 
@@ -93,17 +94,23 @@ class Sampled:
 Controller = Callable[[State], Decision]
 
 
-def start(
-    ldm: LDM, lr: Tensor, image_ids: Sequence[int], rollouts: Sequence[int], origin: tuple[int, int] = (0, 0)
-) -> State:
-    """Images before their first denoiser call. Raises UserError when the LR size does not suit the denoiser."""
+#: (row, column) of a latent's corner in its scene, for all images of a batch or for each.
+Origin = tuple[int, int] | Sequence[tuple[int, int]]
+
+
+def start(ldm: LDM, lr: Tensor, image_ids: Sequence[int], rollouts: Sequence[int], origin: Origin = (0, 0)) -> State:
+    """Images before their first denoiser call.
+
+    Raises UserError for LR images that are no (B, 3, h, w) floats in [0, 1], or whose size the denoiser cannot take.
+    """
+    lr = as_images(lr)
     height, width = lr.shape[-2:]
     if height % ldm.size_multiple or width % ldm.size_multiple:
         raise UserError(
             f"LR images of {width}x{height} pixels do not suit {ldm.ldm_id!r}: both must be multiples of "
             f"{ldm.size_multiple} (HR: of {ldm.size_multiple * ldm.scale})"
         )
-    lr = lr.to(ldm.device, torch.float32)
+    lr = lr.to(ldm.device)
     lr_latent = ldm.encode(to_8bit(upscale(lr, ldm.scale)))
     blank = torch.zeros_like(lr_latent)
     count = torch.zeros(len(lr), dtype=torch.long, device=ldm.device)
@@ -204,7 +211,7 @@ def sample(
     seed: int,
     from_noise: bool = False,
     with_features: bool = False,
-    origin: tuple[int, int] = (0, 0),
+    origin: Origin = (0, 0),
 ) -> Sampled:
     """Super-resolve LR images (B, 3, h, w) under `controller`; finished images leave the batch.
 

@@ -2,7 +2,7 @@
 
 from orl_ldm.policy.behaviors import BroadPolicy, Explorer
 from orl_ldm.policy.beta import BetaPolicy, Policy
-from orl_ldm.policy.files import TrainedPolicy, load_policy, save_policy
+from orl_ldm.policy.files import OpenedPolicy, TrainedPolicy, load_policy, open_policy, save_policy
 from orl_ldm.policy.planned import PlannedPolicy
 from orl_ldm.policy.preferring import Preferring, under
 from orl_ldm.policy.spec import PolicySpec
@@ -12,6 +12,7 @@ __all__ = [
     "BetaPolicy",
     "BroadPolicy",
     "Explorer",
+    "OpenedPolicy",
     "PlannedPolicy",
     "Policy",
     "PolicySpec",
@@ -19,6 +20,7 @@ __all__ = [
     "SquashedPolicy",
     "TrainedPolicy",
     "load_policy",
+    "open_policy",
     "save_policy",
     "under",
 ]

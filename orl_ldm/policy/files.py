@@ -1,7 +1,7 @@
 """A policy on disk: a folder with `policy.safetensors` (weights) and `policy.json` (everything else)."""
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +9,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from orl_ldm.errors import UserError
-from orl_ldm.policy.beta import BetaPolicy
+from orl_ldm.policy.beta import BetaPolicy, Policy
 from orl_ldm.policy.planned import PlannedPolicy
+from orl_ldm.policy.preferring import under
 from orl_ldm.policy.spec import PolicySpec
 from orl_ldm.policy.squashed import SquashedPolicy
+from orl_ldm.reward import Weights
 
 TrainedPolicy = BetaPolicy | PlannedPolicy | SquashedPolicy
 
@@ -68,3 +70,22 @@ def load_policy(folder: str | Path) -> tuple[TrainedPolicy, dict[str, Any]]:
         reason = str(error).splitlines()[0]
         raise UserError(f"the policy in {str(folder)!r} is damaged: {reason}; train it again") from error
     return policy.eval(), facts
+
+
+@dataclass(frozen=True)
+class OpenedPolicy:
+    """A policy that is ready to act, and what is known of it."""
+
+    policy: Policy
+    weights: Weights
+    facts: dict[str, Any]
+    digest: str
+
+
+def open_policy(folder: str | Path, prefer: str = "", spec: PolicySpec | None = None) -> OpenedPolicy:
+    """Load a policy, check it against a specification, and give it a preference in words."""
+    network, facts = load_policy(folder)
+    if spec is not None:
+        spec.require(network.spec, f"the policy in {str(folder)!r}")
+    policy, weights = under(network, facts, prefer, f"the policy in {str(folder)!r}")
+    return OpenedPolicy(policy, weights, facts, "")

@@ -1,0 +1,1 @@
+"""The door for whoever has an image: SteeredSR."""
