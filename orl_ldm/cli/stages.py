@@ -52,15 +52,15 @@ def train(name: str, settings: Sequence[str], console: Console) -> None:
 def evaluate(name: str, settings: Sequence[str], console: Console) -> None:
     """Score everything and report."""
     pipeline = load_pipeline(name, settings)
-    policy = Path(pipeline.train.out) / "policy"
-    if not (policy / "policy.json").exists():
+    policy = Path(pipeline.evaluate.policy or Path(pipeline.train.out) / "policy")
+    if not pipeline.evaluate.policy and not (policy / "policy.json").exists():
         raise UserError(
             f"there is no policy in {str(policy)!r} yet: train one first (make train PIPELINE={pipeline.name}, or "
             f"orl-ldm train {name})"
         )
-    if later := later_rounds(Path(pipeline.train.out)):
+    if not pipeline.evaluate.policy and (later := later_rounds(Path(pipeline.train.out))):
         console.print(
-            f"{policy} is what round 0 learned; of later rounds there are {', '.join(later)} (--set train.out=...)",
+            f"Evaluating round 0; later rounds exist: {', '.join(later)} (--set train.out=...)",
             highlight=False,
             soft_wrap=True,
         )

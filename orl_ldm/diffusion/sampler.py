@@ -220,7 +220,7 @@ def sample(
     """
     state = start(ldm, lr, image_ids, rollouts, origin)
     shape = (len(lr), 3, lr.shape[-2] * ldm.scale, lr.shape[-1] * ldm.scale)
-    images = torch.zeros(shape, device=ldm.device)
+    images = state.lr.new_zeros(shape)
     nfe = torch.zeros(len(lr), dtype=torch.long, device=ldm.device)
     while len(state):
         decision = controller(state)

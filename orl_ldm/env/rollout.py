@@ -67,7 +67,8 @@ def roll_out(
         return decide(state, actions.to(ldm.device))
 
     started = time.perf_counter()
-    sampled = sample(ldm, lr, image_ids, rollouts, control, config, seed, with_features=True)
+    with torch.autocast(ldm.device.type, enabled=False):  # a caller's autocast would change what is logged
+        sampled = sample(ldm, lr, image_ids, rollouts, control, config, seed, with_features=True)
     elapsed = time.perf_counter() - started
     slot, step, *columns = (np.concatenate(part) for part in zip(*rows, strict=True))
     order = np.lexsort((step, slot))

@@ -3,7 +3,9 @@
 Legend: B environments, F features, A actions. An episode is one rollout of one image; the reward comes at its end.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
+from numbers import Integral
 from typing import Any
 
 import gymnasium as gym
@@ -19,9 +21,11 @@ from orl_ldm.diffusion.ldm import LDM
 from orl_ldm.diffusion.sampler import State, advance, ends, finish, start
 from orl_ldm.env.features import observe
 from orl_ldm.env.spaces import decide, spec
+from orl_ldm.errors import UserError
 from orl_ldm.images.pairs import Batch
 from orl_ldm.metrics import Metrics
 from orl_ldm.reward import SETTINGS, Weights, compose
+from orl_ldm.streams import stable_id
 
 Floats = npt.NDArray[np.float32]
 Step = tuple[Floats, npt.NDArray[np.float64], npt.NDArray[np.bool_], npt.NDArray[np.bool_], dict[str, Any]]
@@ -60,25 +64,31 @@ class SteeringVectorEnv(VectorEnv[Any, Any, Any]):
         self._episodes = 0
         self._noise_seed = 0
 
-    def reset(self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None) -> Any:
-        """Start every environment on its next image; returns (observations, {})."""
-        if isinstance(seed, int) or seed is None:
-            super().reset(seed=seed)
+    def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> Any:
+        """Start every environment on its next image; returns (observations, {}).
+
+        A seed, an integer or one for each environment, also goes back to the first image; without one the episodes go
+        on. No options are known. Raises UserError for a seed that is none.
+        """
         if seed is not None:
-            self._noise_seed, self._episodes = (seed if isinstance(seed, int) else int(seed[0] or 0)), 0
+            self._noise_seed, self._episodes = as_seed(seed, self.num_envs), 0
+            super().reset(seed=self._noise_seed)
         self._state = None
         self._restart(np.ones(self.num_envs, dtype=bool))
         return self._observations(), {}
 
     @torch.no_grad()
     def step(self, actions: Floats) -> Step:
-        """One decision for each environment."""
+        """One decision for each environment. Raises UserError for actions of another shape, or not finite."""
         if self._state is None:
-            raise RuntimeError("call reset() before step()")
+            raise gym.error.ResetNeeded("call reset() before step()")
+        actions = np.asarray(actions, dtype=np.float32)
+        if actions.shape != self.action_space.shape or not np.isfinite(actions).all():
+            raise UserError(f"actions must be finite and of shape {self.action_space.shape}; they are {actions}")
         rewards, terminated = np.zeros(self.num_envs), np.zeros(self.num_envs, dtype=bool)
         infos: dict[str, Any] = {}
         resetting = self._ended.copy()
-        decision = decide(self._state, torch.as_tensor(np.asarray(actions), device=self.ldm.device))
+        decision = decide(self._state, torch.as_tensor(actions, device=self.ldm.device))
         done = ends(self._state, decision, self.config) & ~torch.as_tensor(resetting, device=self.ldm.device)
         going = ~done & ~torch.as_tensor(resetting, device=self.ldm.device)
         if done.any():
@@ -123,6 +133,15 @@ class SteeringVectorEnv(VectorEnv[Any, Any, Any]):
         return np.asarray(observe(self._state, self.ldm.schedule, self.config).cpu().numpy())
 
 
+def as_seed(seed: Any, count: int) -> int:
+    """A non-negative integer, of one or of one for each of `count` environments. Raises UserError for anything else."""
+    numbers = [seed] if isinstance(seed, Integral) else list(seed) if isinstance(seed, Sequence | np.ndarray) else []
+    if len(numbers) not in (1, count) or not all(n is None or (isinstance(n, Integral) and int(n) >= 0) for n in numbers):
+        raise UserError(f"seed is {seed!r}; give an integer from 0 on, or one for each of the {count} environments")
+    whole = [0 if n is None else int(n) for n in numbers]
+    return whole[0] if len(whole) == 1 else stable_id(str(whole)) & 0x7FFFFFFF
+
+
 class SteeringEnv(gym.Env[Floats, Floats]):
     """One image at a time, for libraries that take a plain Gymnasium Env."""
 
@@ -142,6 +161,7 @@ class SteeringEnv(gym.Env[Floats, Floats]):
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Floats, dict[str, Any]]:
         """Start the next image."""
+        seed = None if seed is None else as_seed(seed, 1)
         super().reset(seed=seed)
         observations, _ = self._vector.reset(seed=seed)
         return observations[0], {}

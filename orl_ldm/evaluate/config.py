@@ -6,23 +6,28 @@ from typing import Annotated
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt
 
 from orl_ldm.config import STRICT
+from orl_ldm.images.config import Degradation
 
 
 @dataclass(frozen=True)
 class EvaluateConfig:
-    """Methods are scored on `images` of the test split; the best fixed schedule is searched on training images.
+    """Methods are scored on `images` of the test split; the best fixed schedules are searched on training images.
 
-    `search_episodes` 0 means as many episodes as the policy's buffer holds: the same budget. `spandrel` lists weight
-    files of other x4 networks to compare with. `prefer` turns the dial of a policy that was trained with one (see
-    orl_ldm.reward.preference); methods are then compared under those weights. `frontier` adds rows: the dial at those
-    preferences, and plain DDIM and DPM-Solver++ at several numbers of steps. "The LDM alone" is DDIM with
-    `ddim_steps` and the first of `etas`; the others are rows as well.
+    `policy` is `embedded`, or a folder, in the place of the pipeline's own training. `degradations` are kinds of input
+    that every method is scored on, in the place of `data.degradation` alone; the best fixed schedule of each kind is
+    then searched, and scored on all of them. `search_episodes` 0 means as many episodes as the policy's buffer held.
+    `prefer` is the preference (see orl_ldm.reward.preference) of a preference-conditioned policy; methods are compared
+    under those weights. `frontier` adds rows: the policy at those preferences, and plain DDIM and DPM-Solver++ of
+    several lengths. The DDIM baseline has `ddim_steps` and the first of `etas`; the others are rows as well.
+    `spandrel` lists weight files of other x4 networks to compare with.
     """
 
     __pydantic_config__ = STRICT
 
     out: str = "runs/evaluate"
+    policy: str = ""
     images: NonNegativeInt = 48
+    degradations: tuple[Degradation, ...] = ()
     batch_size: PositiveInt = 16
     seed: NonNegativeInt = 7
     ddim_steps: PositiveInt = 100

@@ -23,7 +23,7 @@ from orl_ldm.errors import UserError
 from orl_ldm.images.pairs import Batch
 from orl_ldm.images.resample import lanczos_upscale, to_8bit, upscale
 from orl_ldm.policy import Policy
-from orl_ldm.streams import normal
+from orl_ldm.streams import block_noise
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ def dpm_solver(ldm: LDM, scheduler_config: dict[str, object], steps: int, seed: 
         scheduler.set_timesteps(steps)
         lr = batch.lr.to(ldm.device)
         shape = (ldm.latent_channels, *lr.shape[-2:])
-        noise = [torch.from_numpy(normal(shape, seed, "noise", ref.image_id, 0, 0)) for ref in batch.refs]
+        noise = [torch.from_numpy(block_noise(shape, (0, 0), seed, "noise", ref.image_id, 0, 0)) for ref in batch.refs]
         x = torch.stack(noise).to(ldm.device)
         for t in scheduler.timesteps:
             times = t.to(ldm.device).expand(len(x))

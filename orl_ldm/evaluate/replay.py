@@ -1,16 +1,18 @@
 """True replay of many policies on the same images: what estimates and ablations are held against."""
 
 from collections.abc import Collection, Mapping
+from dataclasses import asdict
 from pathlib import Path
 
 import pandas as pd
 
+from orl_ldm.config import digest
 from orl_ldm.diffusion.config import SamplerConfig
 from orl_ldm.diffusion.ldm import LDM
 from orl_ldm.env.spaces import spec
 from orl_ldm.errors import UserError
 from orl_ldm.evaluate.methods import steered
-from orl_ldm.evaluate.run import Advance, Runner, identity, per_image
+from orl_ldm.evaluate.runner import Advance, Runner, per_image
 from orl_ldm.images.config import DataConfig
 from orl_ldm.images.sources import ImageRef, open_images
 from orl_ldm.metrics import Contract, Metrics
@@ -56,5 +58,6 @@ def replay(
         who = f"the policy in {str(folder)!r}"
         spec().require(network.spec, who)
         policy, _ = under(network, {**facts, "weights": weights}, "", who)
-        scores[name] = runner.score(steered(ldm, policy, identity(network, sampler, weights), sampler, seed))
+        key = digest({k: v.double().sum().item() for k, v in network.state_dict().items()}, weights, asdict(sampler))
+        scores[name, data.degradation] = runner.score(steered(ldm, policy, key, sampler, seed))
     return per_image(scores, refs, weights, sampler.nfe_max)

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 @dataclass(frozen=True)
 class Grid:
-    """Tiles of `tile` pixels a side that overlap their neighbors by `overlap`; ValueError unless 0 <= 2 overlap < tile."""
+    """Tiles of `tile` pixels a side, overlapping by `overlap`. Raises ValueError unless 0 <= 2 overlap < tile."""
 
     tile: int
     overlap: int

@@ -15,6 +15,7 @@ from orl_ldm.env.features import FEATURES, PROJECTIONS, between_channels, correl
 from orl_ldm.env.rollout import roll_out
 from orl_ldm.env.spaces import decide, executed, spec
 from orl_ldm.env.vector import SteeringEnv, SteeringVectorEnv
+from orl_ldm.errors import UserError
 from orl_ldm.images.pairs import Batch
 from orl_ldm.metrics import Metrics
 from orl_ldm.policy import BetaPolicy, BroadPolicy
@@ -160,3 +161,61 @@ def test_judges_see_of_an_action_what_the_sampler_follows(unit: list[float]) -> 
     within = from_unit(SPEC, (seen[:, : len(unit)] + 1) / 2)
     torch.testing.assert_close(within, followed, atol=1e-3, rtol=0)
     assert abs(said[0, 0]) < 1e-4 or seen[0, len(unit)] == (said[0, 0] < 0)
+
+
+@pytest.mark.parametrize("seed", [3, np.int64(3), [3, 4], np.array([3, 4]), (None, 4)])
+def test_a_seed_begins_the_same_episodes_again(ldm: LDM, batch: Batch, metrics: Metrics, seed: object) -> None:
+    env = SteeringVectorEnv(ldm, batch, metrics, num_envs=2)
+    go = np.array([[0.5, 0, 1, 0, 0]] * 2, dtype=np.float32)
+    found = []
+    for _ in range(2):
+        first, _ = env.reset(seed=seed)
+        found.append((first, env.step(go)[0]))
+    np.testing.assert_array_equal(found[0][0], found[1][0])
+    np.testing.assert_array_equal(found[0][1], found[1][1])
+    env.reset()  # goes on with other images
+    assert not np.array_equal(env.step(go)[0], found[0][1])
+
+
+@pytest.mark.parametrize("seed", [-1, 0.5, "3", [1, 2, 3]])
+def test_a_seed_that_is_none_is_refused(ldm: LDM, batch: Batch, metrics: Metrics, seed: object) -> None:
+    with pytest.raises(UserError, match="seed is"):
+        SteeringVectorEnv(ldm, batch, metrics, num_envs=2).reset(seed=seed)
+
+
+def test_actions_that_cannot_be_are_refused(ldm: LDM, batch: Batch, metrics: Metrics) -> None:
+    env = SteeringVectorEnv(ldm, batch, metrics, num_envs=2)
+    with pytest.raises(gym.error.ResetNeeded):
+        env.step(np.zeros((2, 5), np.float32))
+    env.reset(seed=0)
+    for wrong in (np.full((2, 5), np.nan), np.full((2, 5), np.inf), np.zeros((2, 4)), np.zeros(5)):
+        with pytest.raises(UserError, match=r"finite and of shape \(2, 5\)"):
+            env.step(wrong)
+
+
+def test_a_caller_s_autocast_and_default_dtype_change_nothing(ldm: LDM, batch: Batch) -> None:
+    expected = roll_out(ldm, BROAD, batch.lr, [1, 2, 3], [0, 0, 0], SamplerConfig(nfe_max=3), 4)
+    with torch.autocast("cpu", torch.bfloat16):
+        cast = roll_out(ldm, BROAD, batch.lr, [1, 2, 3], [0, 0, 0], SamplerConfig(nfe_max=3), 4)
+    torch.set_default_dtype(torch.float64)
+    try:
+        double = roll_out(ldm, BROAD, batch.lr, [1, 2, 3], [0, 0, 0], SamplerConfig(nfe_max=3), 4)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    for other in (cast, double):
+        np.testing.assert_allclose(other.observations, expected.observations, atol=1e-4)
+        assert (other.images - expected.images).abs().max() < 1e-3
+
+
+@pytest.mark.parametrize(
+    ("wrong", "complaint"),
+    [
+        (lambda lr: lr * 255, "divide by 255"),
+        (lambda lr: (lr * 255).byte(), "divide 8-bit images by 255"),
+        (lambda lr: lr * torch.nan, "not finite"),
+        (lambda lr: lr[:, :1], r"\(3, 1, 8, 8\)"),
+    ],
+)
+def test_an_lr_image_that_cannot_be_is_refused(ldm: LDM, batch: Batch, wrong: object, complaint: str) -> None:
+    with pytest.raises(UserError, match=complaint):
+        roll_out(ldm, BROAD, wrong(batch.lr), [1, 2, 3], [0, 0, 0], SamplerConfig(), 4)  # type: ignore[operator]

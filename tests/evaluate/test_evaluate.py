@@ -1,13 +1,17 @@
 """Comparisons are fair: same budget for the search, same scores whatever the batch, controls that are what they say."""
 
 import copy
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
+from diffusers import DPMSolverMultistepScheduler
+from diffusers.pipelines.latent_diffusion.pipeline_latent_diffusion_superresolution import LDMSuperResolutionPipeline
 
 from orl_ldm.diffusion.config import LDMConfig, SamplerConfig
 from orl_ldm.diffusion.ldm import LDM, scheduler_config
@@ -17,13 +21,16 @@ from orl_ldm.evaluate import fixed
 from orl_ldm.evaluate import methods as m
 from orl_ldm.evaluate.config import EvaluateConfig
 from orl_ldm.evaluate.replay import training_images
-from orl_ldm.evaluate.run import Runner, Task, _best_fixed
+from orl_ldm.evaluate.run import Task, _best_fixed, evaluate
+from orl_ldm.evaluate.runner import Runner
 from orl_ldm.images.config import DataConfig
 from orl_ldm.images.pairs import Batch
 from orl_ldm.images.resample import downscale
 from orl_ldm.images.sources import open_images
 from orl_ldm.metrics import Metrics
+from orl_ldm.policy import BetaPolicy, save_policy
 from orl_ldm.reward import SETTINGS, TERMS, compose, setting
+from orl_ldm.streams import block_noise
 
 SAMPLER = SamplerConfig(nfe_max=4)
 
@@ -96,10 +103,45 @@ def test_the_projection_control_agrees_with_the_lr_image(ldm: LDM, batch: Batch)
     assert both[0].nfe.tolist() == both[1].nfe.tolist() == [3, 3, 3]
 
 
-def test_dpm_solver_runs_on_the_same_denoiser(ldm: LDM, ldm_folder: Path, batch: Batch) -> None:
-    outcome = m.dpm_solver(ldm, scheduler_config(str(ldm_folder)), 4, 0).run(batch)
-    assert outcome.images.shape == batch.hr.shape
-    assert outcome.nfe.tolist() == [4, 4, 4]
+def test_dpm_solver_is_the_stock_pipeline_s_with_that_scheduler(
+    ldm: LDM, ldm_folder: Path, batch: Batch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = replace(batch, hr=batch.hr[:1], lr=batch.lr[:1], refs=batch.refs[:1])
+    outcome = m.dpm_solver(ldm, scheduler_config(str(ldm_folder)), 4, 0).run(one)
+    shape = (ldm.latent_channels, *batch.lr.shape[-2:])
+    drawn = torch.from_numpy(block_noise(shape, (0, 0), 0, "noise", batch.refs[0].image_id, 0, 0))[None]
+    module = "diffusers.pipelines.latent_diffusion.pipeline_latent_diffusion_superresolution.randn_tensor"
+    monkeypatch.setattr(module, lambda *args, **kwargs: drawn)
+    pipeline = LDMSuperResolutionPipeline.from_pretrained(ldm_folder)
+    pipeline.scheduler = DPMSolverMultistepScheduler.from_config(
+        pipeline.scheduler.config, algorithm_type="dpmsolver++"
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    theirs = pipeline(batch.lr[:1] * 2 - 1, num_inference_steps=4, output_type="np").images[0]
+    assert np.abs(outcome.images[0].permute(1, 2, 0).numpy() - theirs).max() < 0.51 / 255 + 1e-3
+    assert outcome.nfe.tolist() == [4]
+
+
+def test_every_kind_of_input_is_a_row_and_has_its_own_schedule(
+    tmp_path: Path, ldm_folder: Path, data: DataConfig
+) -> None:
+    save_policy(BetaPolicy(spec(), (8,)), tmp_path / "policy", {"ldm_id": "tiny"})
+    config = EvaluateConfig(
+        out=str(tmp_path / "out"), images=2, degradations=("bicubic", "jpeg40"), ddim_steps=2, etas=(0.0,),
+        search_images=2, search_episodes=4,
+    )  # fmt: skip
+    task = Task("tiny", config, data, LDMConfig(str(ldm_folder)), SAMPLER, tmp_path / "policy", "")
+    folder = evaluate(task)
+    table = pd.read_csv(folder / "per_image.csv")
+    assert not table.duplicated(["method", "input", "image"]).any()
+    assert set(table.groupby("method")["input"].nunique()) == {2}
+    own = {f"best fixed schedule for {kind}" for kind in config.degradations}
+    assert own < set(table["method"])
+    bicubic = table[table["method"] == "bicubic"].groupby("input")["psnr"].mean()
+    assert bicubic["bicubic"] > bicubic["jpeg40"]
+    facts = json.loads((folder / "facts.json").read_text())
+    assert facts["inputs"] == ["bicubic", "jpeg40"] and own == set(facts["fixed_schedules"])
+    assert facts["roles"]["fixed"] == "best fixed schedule for bicubic"
 
 
 def test_interpolations_and_the_ceiling_are_free(ldm: LDM, batch: Batch) -> None:
