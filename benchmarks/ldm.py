@@ -2,8 +2,10 @@
 
     python benchmarks/ldm.py --source data/resisc45 --source data/ucmerced \
         --spandrel path/to/RealESRGAN_x4plus_fp16.pth --threads 2
+    python benchmarks/ldm.py --source data/resisc45 --images 204 --size 128 --steps 0 \
+        --degradation bicubic --degradation blur --degradation mixed
 
-Scores the `test` split of each source (centre crops of 256 pixels, x4, antialiased bicubic LR) and prints Markdown.
+Scores the `test` split of each source (centre crops, x4) under each kind of input and prints Markdown.
 Scores are kept in `runs/benchmarks/ldm-<digest>`, so an interrupted run goes on; a folder is of one device and number
 of threads, because seconds are among the scores. A method with the projection has the seconds of that without.
 """
@@ -21,12 +23,12 @@ import typer
 from rich.console import Console
 
 from orl_ldm.cli.progress import methods_bar
-from orl_ldm.config import digest
+from orl_ldm.config import build, digest
 from orl_ldm.diffusion.config import SamplerConfig
 from orl_ldm.diffusion.ldm import LDM, load_ldm
-from orl_ldm.diffusion.sampler import grid_driver
+from orl_ldm.diffusion.sampler import ddim_controller
 from orl_ldm.evaluate.methods import Method, interpolations, ldm_alone, network, steered_by, with_projection
-from orl_ldm.evaluate.run import Runner, per_image
+from orl_ldm.evaluate.runner import Runner, per_image
 from orl_ldm.images.config import DataConfig
 from orl_ldm.images.sources import open_images
 from orl_ldm.metrics import Contract, Metrics
@@ -42,9 +44,9 @@ def methods(ldm: LDM, steps: int, spandrel: list[str]) -> list[Method]:
     one = ldm_alone(ldm, [ldm.schedule.num_train_timesteps - 1], 0.0, "LDM, one call from pure noise", SEED)
     start, limits = round(0.9 * (ldm.schedule.num_train_timesteps - 1)), SamplerConfig(nfe_max=1)
     key = f"warm/{start}/{asdict(limits)}/{SEED}"
-    warm = steered_by(ldm, "LDM, one call from bicubic at 0.9 T", key, grid_driver([start], 0.0), limits, SEED)
-    grid = ldm.schedule.grid(steps)
-    alone = [ldm_alone(ldm, grid, eta, f"LDM, DDIM {steps}, eta {eta:g}", SEED) for eta in (0.0, 1.0)]
+    warm = steered_by(ldm, "LDM, one call from bicubic at 0.9 T", key, ddim_controller([start], 0.0), limits, SEED)
+    grid = ldm.schedule.grid(steps) if steps else []
+    alone = [ldm_alone(ldm, grid, eta, f"LDM, DDIM {steps}, eta {eta:g}", SEED) for eta in (0.0, 1.0) if steps]
     estimates = [one, with_projection(one), warm, with_projection(warm)]
     others = [network(path, ldm.scale, ldm.device) for path in spandrel]
     return [*interpolations(ldm), *estimates, *alone, *others]
@@ -104,7 +106,8 @@ def main(
     ldm: str = "embedded",
     images: Annotated[int, typer.Option(help="How many of each source; 0 means all.")] = 60,
     size: int = 256,
-    steps: Annotated[int, typer.Option(help="DDIM steps of the LDM alone.")] = 50,
+    degradation: Annotated[list[str], typer.Option(help="A kind of input; repeatable.")] = ["bicubic"],  # noqa: B006
+    steps: Annotated[int, typer.Option(help="Steps of the DDIM rows; 0 leaves them out.")] = 50,
     spandrel: Annotated[list[str], typer.Option(help="Weights of another x4 network; repeatable.")] = [],  # noqa: B006
     threads: int = 2,
     device: str = "cpu",
@@ -119,12 +122,14 @@ def main(
     metrics = Metrics(Contract(), model.device)
     for place in source:
         refs = [ref for ref in open_images(place, "test", (), images, SEED) if min(ref.load().shape[:2]) >= size]
-        data = DataConfig(source=place, size=size, scale=model.scale)
-        with methods_bar(Console(stderr=True)) as advance:
-            runner = Runner(folder, refs, data, model, metrics, BATCH, advance)
-            scores = {method.name: runner.score(method) for method in methods(model, steps, spandrel)}
-        print(f"\n{place}, test: {len(refs)} images of {len({ref.scene for ref in refs})} scenes\n")
-        print(table(per_image(scores, refs, SETTINGS["balanced"], steps)))
+        for kind in degradation:
+            data = build(DataConfig, {"source": place, "size": size, "scale": model.scale, "degradation": kind}, kind)
+            with methods_bar(Console(stderr=True)) as advance:
+                runner = Runner(folder, refs, data, model, metrics, BATCH, advance)
+                scores = {(method.name, kind): runner.score(method) for method in methods(model, steps, spandrel)}
+            scenes = len({ref.scene for ref in refs})
+            print(f"\n{place}, test: {len(refs)} images of {scenes} scenes, LR by `{kind}`\n")
+            print(table(per_image(scores, refs, SETTINGS["balanced"], max(steps, 1))), flush=True)
 
 
 if __name__ == "__main__":

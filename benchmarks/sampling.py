@@ -16,17 +16,16 @@ import typer
 from diffusers import DDIMScheduler
 from torch import Tensor
 
+from orl_ldm.collect.collector import behavior
 from orl_ldm.collect.config import CollectConfig
 from orl_ldm.diffusion.config import SamplerConfig
 from orl_ldm.diffusion.ldm import LDM, load_ldm, scheduler_config
-from orl_ldm.diffusion.sampler import grid_driver, sample
+from orl_ldm.diffusion.sampler import ddim_controller, sample
 from orl_ldm.env.rollout import roll_out
-from orl_ldm.env.spaces import SPEC
 from orl_ldm.images.config import DataConfig
 from orl_ldm.images.pairs import Batch, load_pairs
 from orl_ldm.images.sources import open_images
 from orl_ldm.metrics import Metrics
-from orl_ldm.policy import BroadPolicy
 
 IMAGES = 16  # different ones; larger batches repeat them
 
@@ -68,16 +67,16 @@ def loop(ldm: LDM, scheduler: DDIMScheduler, lr: Tensor, steps: int) -> Tensor:
 def calls(ldm: LDM, scheduler: DDIMScheduler, batch: Batch, steps: int) -> list[Callable[[], object]]:
     """Ours, diffusers', and the collector's work on a batch."""
     ids, numbers = [ref.image_id for ref in batch.refs], list(range(len(batch.refs)))
-    drive, config = grid_driver(ldm.schedule.grid(steps), 0.0), SamplerConfig(nfe_max=steps, t_floor=0.0)
+    control, config = ddim_controller(ldm.schedule.grid(steps), 0.0), SamplerConfig(nfe_max=steps, t_floor=0.0)
     hr = batch.hr.to(ldm.device)
-    metrics, broad = Metrics(device=ldm.device), BroadPolicy(SPEC, *CollectConfig().concentrations)
+    metrics, broad = Metrics(device=ldm.device), behavior(CollectConfig())[0]
 
     def collected() -> object:
-        rollout = roll_out(ldm, broad, batch.lr, ids, numbers, SamplerConfig(), 0, hr=batch.hr)
+        rollout = roll_out(ldm, broad, batch.lr, ids, numbers, SamplerConfig(), 0)
         return metrics(rollout.images, hr).cpu()
 
     return [
-        lambda: sample(ldm, batch.lr, ids, numbers, drive, config, 0, pure_noise_start=True).images.cpu(),
+        lambda: sample(ldm, batch.lr, ids, numbers, control, config, 0, from_noise=True).images.cpu(),
         lambda: loop(ldm, scheduler, batch.lr, steps),
         collected,
     ]

@@ -136,7 +136,9 @@ class SteeringVectorEnv(VectorEnv[Any, Any, Any]):
 def as_seed(seed: Any, count: int) -> int:
     """A non-negative integer, of one or of one for each of `count` environments. Raises UserError for anything else."""
     numbers = [seed] if isinstance(seed, Integral) else list(seed) if isinstance(seed, Sequence | np.ndarray) else []
-    if len(numbers) not in (1, count) or not all(n is None or (isinstance(n, Integral) and int(n) >= 0) for n in numbers):
+    if len(numbers) not in (1, count) or not all(
+        n is None or (isinstance(n, Integral) and int(n) >= 0) for n in numbers
+    ):
         raise UserError(f"seed is {seed!r}; give an integer from 0 on, or one for each of the {count} environments")
     whole = [0 if n is None else int(n) for n in numbers]
     return whole[0] if len(whole) == 1 else stable_id(str(whole)) & 0x7FFFFFFF
