@@ -19,7 +19,7 @@ $(READY): pyproject.toml
 	  { echo "Python 3.11 or newer is needed; $(PYTHON) is older. Name another: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 2; }
 	@echo "Setting up .venv: torch and the rest are downloaded once, about 6 GB, a few minutes."
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python -m pip install --progress-bar on -e '.[dev,spandrel]'
+	$(VENV)/bin/python -m pip install --progress-bar on -e '.[dev]'
 	$(RUN) prepare
 	@touch $(READY)
 	@echo "Ready. Next: make demo (the whole way, 14 minutes on two cores), or make test."

@@ -17,6 +17,7 @@ from torch import Tensor
 from orl_ldm.diffusion.config import LDMConfig
 from orl_ldm.diffusion.schedule import NoiseSchedule, schedule_of
 from orl_ldm.errors import UserError
+from orl_ldm.shipped import shipped
 
 FIRST_STAGES: dict[str, type[Any]] = {
     "VQModel": VQModel,
@@ -25,7 +26,6 @@ FIRST_STAGES: dict[str, type[Any]] = {
 }
 #: Files of a network's weights, the preferred first.
 WEIGHTS = ("*.safetensors", "*.bin")
-EMBEDDED = Path(__file__).resolve().parents[2] / "data" / "embedded-ldm"
 
 
 @dataclass(frozen=True)
@@ -217,9 +217,7 @@ def scheduler_config(ldm_id: str) -> dict[str, Any]:
 def resolve(ldm_id: str) -> Path:
     """The local folder of an LDM; a hub id is downloaded into the hub's cache."""
     if ldm_id == "embedded":
-        if not (EMBEDDED / "model_index.json").exists():
-            raise UserError("the embedded LDM is missing: run from a clone of the repository, or name one with ldm.id")
-        return EMBEDDED
+        return shipped("embedded-ldm")
     folder = Path(ldm_id)
     if folder.is_dir():
         return folder
