@@ -25,4 +25,8 @@ def missing(module: str) -> str | None:
     """What to do about a module that cannot be imported; None where no extra brings it."""
     top = module.partition(".")[0]
     extra = next((extra for extra, modules in EXTRAS.items() if top in modules), None)
-    return f"this needs {top}, which is not installed: pip install 'orl-ldm[{extra}]'" if extra else None
+    return (
+        f"{top} is not installed: install the extra {extra!r} (in a clone: pip install -e '.[{extra}]')"
+        if extra
+        else None
+    )

@@ -12,8 +12,9 @@ from diffusers import AutoencoderKL, UNet2DModel, VQModel
 from safetensors.torch import load_file, save_file
 
 from orl_ldm.diffusion.config import LDMConfig
-from orl_ldm.diffusion.ldm import EMBEDDED, LDM, digest, load_ldm, open_ldm
+from orl_ldm.diffusion.ldm import LDM, digest, load_ldm, open_ldm
 from orl_ldm.errors import UserError
+from orl_ldm.shipped import shipped
 
 
 @pytest.mark.parametrize("kind", [VQModel, AutoencoderKL])
@@ -136,11 +137,10 @@ def test_what_is_no_ldm_is_refused(tmp_path: Path, ldm_folder: Path) -> None:
         open_ldm(LDMConfig(id=str(ldm_folder), device="cuda:99"))
 
 
-@pytest.mark.skipif(not (EMBEDDED / "model_index.json").exists(), reason="the embedded LDM is not in this checkout")
 def test_the_embedded_ldm_fits_its_promises() -> None:
     ldm = load_ldm("embedded")
     assert sum(p.numel() for p in ldm.unet.parameters()) < 8.5e6
-    assert sum(path.stat().st_size for path in EMBEDDED.rglob("*") if path.is_file()) < 20e6
+    assert sum(path.stat().st_size for path in shipped("embedded-ldm").rglob("*") if path.is_file()) < 20e6
     assert (ldm.scale, ldm.schedule.prediction_type) == (4, "v_prediction")
 
 
