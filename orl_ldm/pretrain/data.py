@@ -53,7 +53,7 @@ def open_sources(config: PretrainConfig) -> Images:
 
 
 class Crops(Dataset[tuple[Tensor, Tensor, Tensor, int]]):
-    """The i-th of an endless stream: a crop (3, size, size) uint8, flipped and turned at random; its LR image
+    """The i-th of an endless stream: a crop (3, size, size) uint8, mirrored and rotated at random; its LR image
     (3, size/scale, size/scale) in [0, 1]; its noise; and i.
 
     The noise is standard normal, float32, of the `latent` shape (C, h, w); drawn here, it is the loader's workers that
@@ -93,8 +93,8 @@ class Crops(Dataset[tuple[Tensor, Tensor, Tensor, int]]):
             raise UserError(f"image {self.refs[chosen].name!r} is {width}x{height}: smaller than the crop {self.size}")
         top, left = rng.integers(height - self.size + 1), rng.integers(width - self.size + 1)
         crop = np.rot90(pixels[top : top + self.size, left : left + self.size], int(rng.integers(4)))
-        turned = np.ascontiguousarray((crop[:, ::-1] if rng.random() < 0.5 else crop).transpose(2, 0, 1))
-        hr = torch.from_numpy(turned)
+        pixels = np.ascontiguousarray((crop[:, ::-1] if rng.random() < 0.5 else crop).transpose(2, 0, 1))
+        hr = torch.from_numpy(pixels)
         lr = low_resolution(hr.float() / 255, self.size // self.latent[1], self.degradation, self.seed, index)
         return hr, lr, noise_of(self.latent, self.seed, index), index
 
