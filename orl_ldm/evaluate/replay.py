@@ -23,13 +23,15 @@ def training_images(data: DataConfig, logged: int, held: Collection[int], count:
 
     The others lie outside the first `logged` that a collection takes. Raises UserError when no held image is found.
     """
-    refs = open_images(data.source, data.train_split, data.classes, logged, data.seed)
+    refs = open_images(data.source, data.train_split, data.classes, logged, data.seed, data.image_column)
     known = {ref.image_id for ref in refs}
     found = [ref for ref in refs if ref.image_id in held]
     if not found:
         raise UserError("the buffers hold none of this pipeline's training images: set data and collect.images alike")
     if count > len(found):
-        more = open_images(data.source, data.train_split, data.classes, logged + count - len(found), data.seed)
+        more = open_images(
+            data.source, data.train_split, data.classes, logged + count - len(found), data.seed, data.image_column
+        )
         found += [ref for ref in more if ref.image_id not in known][: count - len(found)]
     return found
 

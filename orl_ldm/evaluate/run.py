@@ -79,7 +79,9 @@ def evaluate(task: Task, advance: Advance = lambda what, done, total: None) -> P
         )
     ldm = open_ldm(task.ldm)
     ldm.require(task.data.size, task.data.scale)
-    refs = open_images(task.data.source, task.data.test_split, task.data.classes, config.images, task.data.seed)
+    refs = open_images(
+        task.data.source, task.data.test_split, task.data.classes, config.images, task.data.seed, task.data.image_column
+    )
     metrics = Metrics(Contract(), ldm.device)
     runner = Runner(out / "parts", refs, task.data, ldm, metrics, config.batch_size, advance)
 
@@ -197,7 +199,9 @@ def _best_fixed(
 
     with alone(path.with_suffix(".lock"), f"searches a fixed {kind} in {config.out!r}"):
         if not path.exists():
-            refs = open_images(data.source, data.train_split, data.classes, config.search_images, data.seed)
+            refs = open_images(
+                data.source, data.train_split, data.classes, config.search_images, data.seed, data.image_column
+            )
             images, tries = load_pairs(refs, data), path.with_suffix(".tries")
             found, reward = search(
                 ldm, images, metrics, weights, task.sampler, episodes, config.seed, kind, heard, Tries(tries)

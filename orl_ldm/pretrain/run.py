@@ -126,6 +126,7 @@ def claim(folder: Path, config: PretrainConfig) -> None:
     if record.exists():
         before, now = _flat(json.loads(record.read_text())), _flat(json.loads(json.dumps(table)))
         before.setdefault("start_weights", now["start_weights"])  # older records do not say
+        before["sources"] = [{"image_column": ""} | source for source in before.get("sources", [])]  # nor this
         changed = [key for key in before | now if before.get(key) != now.get(key) and key.split(".")[-1] not in FREE]
         if changed:
             raise UserError(
