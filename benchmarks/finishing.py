@@ -19,7 +19,7 @@ from orl_ldm.env.observe import observe
 from orl_ldm.env.spaces import FEATURES
 from orl_ldm.images.pairs import load_pairs
 from orl_ldm.images.sources import open_images
-from orl_ldm.metrics import Contract, Metrics
+from orl_ldm.metrics import Metrics
 from orl_ldm.pipeline import Pipeline, load_pipeline
 from orl_ldm.reward import SETTINGS, compose
 
@@ -43,7 +43,7 @@ def decision(state: State, t: float, detail: float, fidelity: float, grain: floa
 @torch.no_grad()
 def measured(read: Pipeline, ldm: LDM, images: int, skip: int) -> tuple[Floats, Floats, Floats]:
     """(I, T, P, 5) raw terms of finishes P from STARTS T; (I, F) and (I, T, F) seen before and after the call."""
-    metrics, seed = Metrics(Contract(), ldm.device), read.evaluate.seed
+    metrics, seed = Metrics(ldm.device), read.evaluate.seed
     taken, known = (
         open_images(read.data.source, read.data.train_split, read.data.classes, count, read.data.seed) if count else []
         for count in (skip + images, skip)

@@ -24,7 +24,7 @@ from orl_ldm.evaluate.fixed import FixedSchedule
 from orl_ldm.evaluate.run import Runner, per_image
 from orl_ldm.images.pairs import load_pairs
 from orl_ldm.images.sources import ImageRef, open_images
-from orl_ldm.metrics import Contract, Metrics
+from orl_ldm.metrics import Metrics
 from orl_ldm.pipeline import Pipeline, load_pipeline
 from orl_ldm.reward import SETTINGS
 
@@ -56,7 +56,7 @@ def searched(read: Pipeline) -> list[ImageRef]:
 
 def rewards(read: Pipeline, ldm: LDM, refs: list[ImageRef], plans: int, seeds: int, out: Path) -> dict[str, Floats]:
     """Setting -> (I, P, S) rewards."""
-    runner = Runner(out, refs, read.data, ldm, Metrics(Contract(), ldm.device), 18, lambda *_: None)
+    runner = Runner(out, refs, read.data, ldm, Metrics(ldm.device), 18, lambda *_: None)
     rng, rows = np.random.default_rng(1), []
     for plan in range(plans):
         one = random_plan(rng, 1 + plan % 3)

@@ -104,7 +104,7 @@ def begin(ldm: LDM, lr: Tensor, image_ids: Sequence[int], rollouts: Sequence[int
         x0=base,
         eps=blank,
         x0_before=base,
-        inner=blank.new_zeros(len(lr), ldm.inner_width),
+        inner=blank.new_zeros(len(lr), ldm.feature_width),
         nfe=count,
         decisions=count,
     )
@@ -128,7 +128,7 @@ def advance(
         warm = noise
     onward = ddim_step(ldm.schedule, x0, state.eps, state.t, decision.t_next, decision.eta, noise)
     x = torch.where((state.nfe == 0)[:, None, None, None], warm, onward)
-    prediction, inner = ldm.denoise_and_look(x, decision.t_next, state.lr)
+    prediction, inner = ldm.denoise_with_features(x, decision.t_next, state.lr)
     x0_hat, eps = to_x0_and_eps(x, prediction, ldm.schedule.alpha_bar(decision.t_next), ldm.schedule)
     return State(
         slot=state.slot,

@@ -13,7 +13,7 @@ from orl_ldm.evaluate.methods import steered
 from orl_ldm.evaluate.run import Advance, Runner, identity, per_image
 from orl_ldm.images.config import DataConfig
 from orl_ldm.images.sources import ImageRef, open_images
-from orl_ldm.metrics import Contract, Metrics
+from orl_ldm.metrics import Metrics
 from orl_ldm.policy import load_policy, under
 from orl_ldm.reward import RewardWeights
 
@@ -51,7 +51,7 @@ def replay(
 
     As `per_image.csv`: a row for each policy (`method`) and image, with its raw terms and its reward.
     """
-    runner = Runner(out, refs, data, ldm, Metrics(Contract(), ldm.device), 16, advance)
+    runner = Runner(out, refs, data, ldm, Metrics(ldm.device), 16, advance)
     scores = {}
     for name, folder in folders.items():
         network, facts = load_policy(folder)

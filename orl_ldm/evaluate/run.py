@@ -18,7 +18,8 @@ import torch
 from orl_ldm.alone import alone
 from orl_ldm.config import digest
 from orl_ldm.diffusion.config import LDMConfig, SamplerConfig
-from orl_ldm.diffusion.ldm import LDM, open_ldm, scheduler_config
+from orl_ldm.diffusion.ldm import LDM, open_ldm
+from orl_ldm.diffusion.model_files import model_files
 from orl_ldm.env.spaces import SPEC
 from orl_ldm.errors import UserError
 from orl_ldm.evaluate import methods as m
@@ -29,7 +30,7 @@ from orl_ldm.evaluate.tries import Tries
 from orl_ldm.images.config import DataConfig
 from orl_ldm.images.pairs import Batch, load_pairs
 from orl_ldm.images.sources import ImageRef, open_images
-from orl_ldm.metrics import Contract, Metrics
+from orl_ldm.metrics import CONTRACT, Metrics
 from orl_ldm.policy import TrainedPolicy, load_policy, under
 from orl_ldm.reward import SETTINGS, RewardWeights, compose
 
@@ -82,7 +83,7 @@ def evaluate(task: Task, advance: Advance = lambda what, done, total: None) -> P
     refs = open_images(
         task.data.source, task.data.test_split, task.data.classes, config.images, task.data.seed, task.data.image_column
     )
-    metrics = Metrics(Contract(), ldm.device)
+    metrics = Metrics(ldm.device)
     runner = Runner(out / "parts", refs, task.data, ldm, metrics, config.batch_size, advance)
 
     episodes = config.search_episodes or int(facts.get("episodes", 0))
@@ -119,7 +120,7 @@ def evaluate(task: Task, advance: Advance = lambda what, done, total: None) -> P
         "images": len(refs),
         "size": task.data.size,
         "seed": config.seed,
-        "contract": Contract().describe(),
+        "contract": CONTRACT,
         "ldm": {"id": ldm.ldm_id, "digest": ldm.digest},
         "same_ldm_as_learned": facts.get("ldm_digest", ldm.digest) == ldm.digest,
         "nfe_max": task.sampler.nfe_max,
@@ -151,7 +152,7 @@ def _plan(
     more = FRONTIER_STEPS if task.config.frontier else ()
     alone += [m.ldm_alone(ldm, ldm.schedule.grid(n, "trailing"), 0, f"LDM, DDIM {n}", seed) for n in more if n != same]
     solvers = [
-        m.dpm_solver(ldm, scheduler_config(task.ldm.id), n, seed)
+        m.dpm_solver(ldm, model_files(task.ldm.id).scheduler, n, seed)
         for n in sorted({10, 20, *(n for n in more if n <= 20)})
     ]
     controls = [
@@ -189,7 +190,7 @@ def _best_fixed(
 ) -> tuple[FixedSchedule, float]:
     """Search once for these settings and keep the answer beside the results; until then, the reward of every try."""
     config, data = task.config, task.data
-    what = (asdict(data), asdict(task.sampler), ldm.digest, str(ldm.dtype), asdict(weights), asdict(Contract()))
+    what = (asdict(data), asdict(task.sampler), ldm.digest, str(ldm.dtype), asdict(weights), CONTRACT)
     key = digest(VERSION, what, episodes, config.search_images, config.seed, kind)
     path = Path(config.out) / "parts" / f"fixed-{key[:16]}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -241,7 +242,7 @@ class Runner:
     def _part(self, method: m.Method, start: int) -> dict[str, npt.NDArray[Any]]:
         refs = self.refs[start : start + self.batch_size]
         names, ldm = [ref.name for ref in refs], (self.ldm.digest, str(self.ldm.dtype))
-        key = digest(VERSION, method.key, ldm, asdict(self.data), names, asdict(Contract()))
+        key = digest(VERSION, method.key, ldm, asdict(self.data), names, CONTRACT)
         path = self.folder / f"{key[:24]}.npz"
         if path.exists():
             with np.load(path, allow_pickle=False) as kept:

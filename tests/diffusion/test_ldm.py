@@ -12,7 +12,8 @@ from diffusers import AutoencoderKL, UNet2DModel, VQModel
 from safetensors.torch import load_file, save_file
 
 from orl_ldm.diffusion.config import LDMConfig
-from orl_ldm.diffusion.ldm import EMBEDDED, LDM, digest, load_ldm, open_ldm
+from orl_ldm.diffusion.ldm import LDM, load_ldm, open_ldm
+from orl_ldm.diffusion.model_files import EMBEDDED, model_files
 from orl_ldm.errors import UserError
 
 
@@ -35,16 +36,16 @@ def test_other_first_stages_and_channel_counts_load(tmp_path: Path, ldm_folder: 
     assert latents.shape == (2, 3, 8, 8)
     assert ldm.decode(latents).shape == image.shape
     assert ldm.scale == 4
-    assert ldm.denoise_and_look(latents, torch.full((2,), 500.0), image[:, :, ::4, ::4])[1].shape == (2, 16)
+    assert ldm.denoise_with_features(latents, torch.full((2,), 500.0), image[:, :, ::4, ::4])[1].shape == (2, 16)
 
 
 def test_looking_at_the_denoiser_changes_nothing_and_tells_images_apart(ldm: LDM) -> None:
     torch.manual_seed(0)
     x, lr, t = torch.randn(3, ldm.latent_channels, 8, 8), torch.rand(3, 3, 8, 8), torch.tensor([700.0, 300.0, 300.0])
-    prediction, inner = ldm.denoise_and_look(x, t, lr)
+    prediction, inner = ldm.denoise_with_features(x, t, lr)
     assert torch.equal(prediction, ldm.denoise(x, t, lr))  # and no hook is left behind
-    assert inner.shape == (3, ldm.inner_width) and inner.isfinite().all() and inner.std(0).min() > 0
-    alone = ldm.denoise_and_look(x[1:2], t[1:2], lr[1:2])[1]
+    assert inner.shape == (3, ldm.feature_width) and inner.isfinite().all() and inner.std(0).min() > 0
+    alone = ldm.denoise_with_features(x[1:2], t[1:2], lr[1:2])[1]
     torch.testing.assert_close(inner[1:2], alone, atol=1e-4, rtol=1e-4)
 
 
@@ -73,11 +74,11 @@ class Mischief:
 
 def test_older_weights_are_read_and_nothing_in_them_is_run(tmp_path: Path, ldm_folder: Path) -> None:
     shutil.copytree(ldm_folder, tmp_path / "ldm")
-    ours, both = load_ldm(str(ldm_folder)), digest(tmp_path / "ldm")
+    ours, both = load_ldm(str(ldm_folder)), model_files(str(tmp_path / "ldm")).digest
     weights = tmp_path / "ldm" / "unet" / "diffusion_pytorch_model.safetensors"
     old = weights.with_suffix(".bin")
     torch.save(load_file(weights), old)
-    assert digest(tmp_path / "ldm") == both  # what is not read does not count
+    assert model_files(str(tmp_path / "ldm")).digest == both  # what is not read does not count
     weights.unlink()
     older = load_ldm(str(tmp_path / "ldm"))
     x, t, lr = torch.rand(1, older.latent_channels, 8, 8), torch.tensor([500.0]), torch.rand(1, 3, 8, 8)
@@ -122,7 +123,7 @@ def test_what_is_no_ldm_is_refused(tmp_path: Path, ldm_folder: Path) -> None:
     with pytest.raises(UserError, match="no weights in unet/"):
         load_ldm(str(tmp_path / "bare"))
     for part, damage, message in (
-        ("unet/config.json", lambda path: path.unlink(), "unet/ of .* cannot be loaded"),
+        ("unet/config.json", lambda path: path.unlink(), "it has no config.json in unet/"),
         ("model_index.json", lambda path: path.write_text("[1]"), "is no JSON object"),
         ("unet/diffusion_pytorch_model.safetensors", lambda path: path.write_bytes(b"1234"), "cannot be loaded"),
         ("unet/diffusion_pytorch_model.safetensors", without_its_end, "lacks 2 of its weights, conv_out"),

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from orl_ldm.diffusion.config import LDMConfig, SamplerConfig
-from orl_ldm.diffusion.ldm import LDM, scheduler_config
+from orl_ldm.diffusion.ldm import LDM
+from orl_ldm.diffusion.model_files import model_files
 from orl_ldm.env.spaces import SPEC
 from orl_ldm.errors import UserError
 from orl_ldm.evaluate import fixed
@@ -97,7 +98,7 @@ def test_the_projection_control_agrees_with_the_lr_image(ldm: LDM, batch: Batch)
 
 
 def test_dpm_solver_runs_on_the_same_denoiser(ldm: LDM, ldm_folder: Path, batch: Batch) -> None:
-    outcome = m.dpm_solver(ldm, scheduler_config(str(ldm_folder)), 4, 0).run(batch)
+    outcome = m.dpm_solver(ldm, model_files(str(ldm_folder)).scheduler, 4, 0).run(batch)
     assert outcome.images.shape == batch.hr.shape
     assert outcome.nfe.tolist() == [4, 4, 4]
 
