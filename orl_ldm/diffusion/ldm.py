@@ -132,7 +132,9 @@ def load_ldm(ldm_id: str, device: torch.device | str = "cpu", dtype: torch.dtype
     model, or has settings that are not supported.
     """
     files = model_files(ldm_id)
-    upcast = files.stage_config.get("force_upcast", files.stage_class == "AutoencoderKL")
+    for part, kind in (("unet", "UNet2DModel"), (files.stage, files.stage_class)):
+        check_settings(kind, files.configs[part], f"{part}/ of {ldm_id!r}")
+    upcast = files.configs[files.stage].get("force_upcast", files.stage_class == "AutoencoderKL")
     stage_dtype = torch.float32 if upcast and dtype == torch.float16 else dtype
     unet = _network("UNet2DModel", files.folder / "unet", files.weights["unet"], dtype, ldm_id)
     first_stage = _network(
@@ -201,10 +203,8 @@ def make_ldm(
     digest: str,
     device: torch.device | str = "cpu",
 ) -> LDM:
-    """Freeze networks into an LDM. Raises UserError when they do not fit together, or a setting is not supported."""
+    """Freeze networks into an LDM. Raises UserError when they do not fit, or the schedule is not supported."""
     config: Any = first_stage.config
-    check_settings("UNet2DModel", unet.config, f"the denoiser of {ldm_id!r}")
-    check_settings(type(first_stage).__name__, config, f"the first stage of {ldm_id!r}")
     channels = int(unet.config.out_channels)  # not in_channels // 2: the LR image is 3 channels, the latent may not be
     latent_channels = int(config.get("vq_embed_dim") or config.latent_channels)
     if int(unet.config.in_channels) != channels + 3 or latent_channels != channels:

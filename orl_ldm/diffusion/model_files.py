@@ -32,7 +32,7 @@ class ModelFiles:
     stage: str  # the folder of the first stage
     stage_class: str  # one of FIRST_STAGES
     weights: dict[str, Weights]  # of "unet" and of the first stage
-    stage_config: dict[str, Any]
+    configs: dict[str, dict[str, Any]]  # of the same
     scheduler: dict[str, Any]
 
     @property
@@ -61,9 +61,9 @@ def model_files(ldm_id: str) -> ModelFiles:
             f"a `scheduler` and a first stage of {', '.join(FIRST_STAGES)}; it names {names}"
         )
     weights = {part: _weights(folder / part, ldm_id) for part in ("unet", stage)}
-    _, stage_config = (_json(folder / part / "config.json", ldm_id) for part in weights)
+    configs = {part: _json(folder / part / "config.json", ldm_id) for part in weights}
     scheduler = _json(folder / "scheduler" / "scheduler_config.json", ldm_id)
-    return ModelFiles(folder, stage, names[stage], weights, stage_config, scheduler)
+    return ModelFiles(folder, stage, names[stage], weights, configs, scheduler)
 
 
 def resolve(ldm_id: str) -> Path:
