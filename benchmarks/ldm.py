@@ -31,7 +31,7 @@ from orl_ldm.evaluate.methods import Method, interpolations, ldm_alone, network,
 from orl_ldm.evaluate.runner import Runner, per_image
 from orl_ldm.images.config import DataConfig
 from orl_ldm.images.sources import open_images
-from orl_ldm.metrics import Contract, Metrics
+from orl_ldm.metrics import Metrics
 from orl_ldm.report.statistics import paired_intervals
 from orl_ldm.reward import SETTINGS
 
@@ -119,7 +119,7 @@ def main(
     name = torch.cuda.get_device_name() if device == "cuda" else f"CPU, {threads} threads"
     print(f"\n{ldm}, {name}, LR {size // model.scale} x {size // model.scale}\n\n{costs(model, size // model.scale)}\n")
     folder = out / f"ldm-{digest(device, name, threads)[:12]}"
-    metrics = Metrics(Contract(), model.device)
+    metrics = Metrics(model.device)
     for place in source:
         refs = [ref for ref in open_images(place, "test", (), images, SEED) if min(ref.load().shape[:2]) >= size]
         for kind in degradation:

@@ -19,7 +19,8 @@ from torch import Tensor
 from orl_ldm.collect.collector import behavior
 from orl_ldm.collect.config import CollectConfig
 from orl_ldm.diffusion.config import SamplerConfig
-from orl_ldm.diffusion.ldm import LDM, load_ldm, scheduler_config
+from orl_ldm.diffusion.ldm import LDM, load_ldm
+from orl_ldm.diffusion.model_files import model_files
 from orl_ldm.diffusion.sampler import ddim_controller, sample
 from orl_ldm.env.rollout import roll_out
 from orl_ldm.images.config import DataConfig
@@ -95,7 +96,7 @@ def main(
     """Print a table."""
     torch.set_num_threads(threads)
     model = load_ldm(ldm, device, getattr(torch, dtype))
-    scheduler = DDIMScheduler.from_config(scheduler_config(ldm))
+    scheduler = DDIMScheduler.from_config(model_files(ldm).scheduler)
     images = load_pairs(open_images("synthetic", "train", count=IMAGES), DataConfig(size=size))
     name = torch.cuda.get_device_name() if device == "cuda" else f"CPU, {threads} threads"
     print(f"\n{ldm}, {dtype}, {name}, images of {size} x {size}, {steps} steps; per second\n")

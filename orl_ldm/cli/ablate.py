@@ -115,7 +115,7 @@ def replayed(
     from orl_ldm.images.sources import open_images
 
     data, config = pipeline.data, pipeline.evaluate
-    refs = open_images(data.source, data.test_split, data.classes, config.images, data.seed)
+    refs = open_images(data.source, data.test_split, data.classes, config.images, data.seed, data.image_column)
     folders = {f"{variant}, seed {seed}": folder for (variant, seed), folder in runs.items()}
     keys = dict(zip(folders, runs, strict=True))
     with methods_bar(console) as advance:

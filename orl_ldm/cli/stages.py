@@ -135,7 +135,7 @@ def images(name: str, settings: Sequence[str], split: str, sheet: str, console: 
 
     data = pipeline.data
     count = pipeline.evaluate.images if split == data.test_split else pipeline.collect.images
-    refs = open_images(data.source, split, data.classes, count, data.seed)
+    refs = open_images(data.source, split, data.classes, count, data.seed, data.image_column)
     for ref in refs:
         console.print(ref.name, highlight=False, markup=False)
     if sheet:

@@ -84,10 +84,11 @@ def collect(
     not be read together with new shards; what was published before stays.
     """
     ldm.require(data.size, data.scale)
-    refs = open_images(data.source, data.train_split, data.classes, config.images, data.seed)
+    refs = open_images(data.source, data.train_split, data.classes, config.images, data.seed, data.image_column)
     policy, behavior_id = behavior(config)
     # What the numbers of any image depend on; the weights of the reward are told apart by the header.
-    pairs = (data.source, data.train_split, data.size, data.scale, data.degradation, data.seed)
+    columns = (data.image_column,) if data.image_column else ()
+    pairs = (data.source, data.train_split, data.size, data.scale, data.degradation, data.seed, *columns)
     shared = digest(pairs, asdict(sampler), ldm.digest, str(ldm.dtype))
     unit = (behavior_id, config.seed, config.rollouts, config.first_rollout, config.unit_images)
     identity = digest(shared, [ref.name for ref in refs], *unit)

@@ -3,39 +3,37 @@
 Legend: B batch, C latent channels, H x W image, h x w latent = LR image (f4 first stage, x4 super-resolution).
 """
 
-import hashlib
-import json
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import torch
-from diffusers import AutoencoderDC, AutoencoderKL, UNet2DModel, VQModel
 from safetensors import SafetensorError
 from torch import Tensor
 
 from orl_ldm.diffusion.config import LDMConfig
+from orl_ldm.diffusion.model_files import Weights, model_files
+from orl_ldm.diffusion.model_settings import check_settings
 from orl_ldm.diffusion.schedule import NoiseSchedule, schedule_of
 from orl_ldm.errors import UserError
-from orl_ldm.shipped import shipped
 
-FIRST_STAGES: dict[str, type[Any]] = {
-    "VQModel": VQModel,
-    "AutoencoderKL": AutoencoderKL,
-    "AutoencoderDC": AutoencoderDC,
-}
-#: Files of a network's weights, the preferred first.
-WEIGHTS = ("*.safetensors", "*.bin")
+SMALLEST_TRIAL = 8  # LR pixels
 
 
 @dataclass(frozen=True)
 class LDM:
-    """A frozen LDM. Images are in [0, 1]; latents are in the denoiser's own scale; nothing needs gradients."""
+    """A frozen LDM. Images are in [0, 1]; latents are in the denoiser's own scale; nothing needs gradients.
+
+    Its methods run in the networks' dtypes, whatever autocast or default dtype the caller has set.
+    """
 
     ldm_id: str
-    digest: str  # SHA-256 over the weights and configurations
+    digest: str  # SHA-256 over the files that were loaded
     unet: Any  # UNet2DModel
-    first_stage: Any  # one of FIRST_STAGES
+    first_stage: Any  # VQModel, AutoencoderKL or AutoencoderDC
     schedule: NoiseSchedule
     latent_channels: int
     scale: int  # image size / latent size
@@ -50,7 +48,7 @@ class LDM:
 
     @property
     def dtype(self) -> torch.dtype:
-        """The dtype the networks run in; everything outside them is float32."""
+        """The dtype the denoiser runs in; everything outside the networks is float32."""
         dtype: torch.dtype = next(self.unet.parameters()).dtype
         return dtype
 
@@ -72,48 +70,54 @@ class LDM:
     @torch.no_grad()
     def encode(self, image: Tensor) -> Tensor:
         """(B, 3, H, W) in [0, 1] -> latents (B, C, h, w) float32; the mean of a Gaussian posterior, no quantisation."""
-        return encode(self.first_stage, image.to(self.dtype)).float() * self.latent_scale
+        with self._own_precision():
+            return encode(self.first_stage, image.to(self.first_stage.dtype)).float() * self.latent_scale
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
         """Latents (B, C, h, w) -> (B, 3, H, W) float32, around [0, 1] and not clamped."""
-        image = self.first_stage.decode((latents / self.latent_scale).to(self.dtype)).sample
+        with self._own_precision():
+            image = self.first_stage.decode((latents / self.latent_scale).to(self.first_stage.dtype)).sample
         return (image.float() + 1) / 2  # type: ignore[no-any-return]
 
     @torch.no_grad()
     def denoise(self, x: Tensor, t: Tensor, lr: Tensor) -> Tensor:
         """One denoiser call (1 NFE): noisy latents (B, C, h, w), timesteps (B,), LR images (B, 3, h, w) in [0, 1]."""
         joined = torch.cat([x, lr * 2 - 1], dim=1).to(self.dtype)
-        return self.unet(joined, t.float()).sample.float()  # type: ignore[no-any-return]
+        with self._own_precision():
+            return self.unet(joined, t.float().to(joined.device)).sample.float()  # type: ignore[no-any-return]
 
     @property
-    def inner_width(self) -> int:
-        """How many numbers `denoise_and_look` gives of an image."""
+    def feature_width(self) -> int:
+        """How many features `denoise_with_features` gives of an image."""
         widths = self.unet.config.block_out_channels[::-1]
         return 2 * int(widths[len(widths) // 2])
 
-    def denoise_and_look(self, x: Tensor, t: Tensor, lr: Tensor) -> tuple[Tensor, Tensor]:
-        """`denoise`, and what its middle up block said: (B, inner_width), each channel's mean and log10 of its std.
+    def denoise_with_features(self, x: Tensor, t: Tensor, lr: Tensor) -> tuple[Tensor, Tensor]:
+        """`denoise`, and features (B, feature_width): mean and log10 of the std of each channel of the middle up block.
 
         Inner layers of a diffusion model tell what is in an image (Baranchuk et al. 2022).
         """
-        said: list[Tensor] = []
+        outputs: list[Tensor] = []
         blocks = self.unet.up_blocks
 
-        def listen(block: torch.nn.Module, inputs: Any, output: Any) -> None:
-            said.append(output if isinstance(output, Tensor) else output[0])  # blocks with skips give those as well
+        def keep(block: torch.nn.Module, inputs: Any, output: Any) -> None:
+            outputs.append(output if isinstance(output, Tensor) else output[0])  # (features, skip connections)
 
-        hook = blocks[len(blocks) // 2].register_forward_hook(listen)
+        hook = blocks[len(blocks) // 2].register_forward_hook(keep)
         try:
             prediction = self.denoise(x, t, lr)
         finally:
             hook.remove()
-        std, mean = torch.std_mean(said[0].float(), dim=(2, 3))
+        std, mean = torch.std_mean(outputs[0].float(), dim=(2, 3))
         return prediction, torch.cat([mean, torch.log10(std + 1e-3)], dim=1)
+
+    def _own_precision(self) -> AbstractContextManager[object]:
+        return torch.autocast(self.device.type, enabled=False)
 
 
 def encode(first_stage: Any, image: Tensor) -> Tensor:
-    """What a first stage makes of (B, 3, H, W) in [0, 1], unscaled; each of FIRST_STAGES calls it by another name."""
+    """The unscaled latents (B, C, h, w) of images (B, 3, H, W) in [0, 1]."""
     encoded = first_stage.encode(image * 2 - 1)
     if hasattr(encoded, "latent_dist"):
         return encoded.latent_dist.mean  # type: ignore[no-any-return]
@@ -123,45 +127,61 @@ def encode(first_stage: Any, image: Tensor) -> Tensor:
 def load_ldm(ldm_id: str, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> LDM:
     """Load `embedded`, a local folder, or a hub id such as CompVis/ldm-super-resolution-4x-openimages.
 
-    Weights are safetensors, or else PyTorch's `.bin`, of which nothing but tensors is unpickled. Raises UserError when
-    the folder is missing or is not such a model.
+    Weights are safetensors, or else PyTorch's `.bin`, of which only tensors are unpickled. A first stage with
+    `force_upcast` runs in float32 where `dtype` is float16. Raises UserError when the folder is missing, is not such a
+    model, or has settings that are not supported.
     """
-    folder = resolve(ldm_id)
-    index = _json(folder / "model_index.json", ldm_id)
-    names = {name: spec[1] for name, spec in index.items() if isinstance(spec, list) and len(spec) == 2 and spec[1]}
-    stage_name = next((name for name, cls in names.items() if cls in FIRST_STAGES), None)
-    if stage_name is None or names.get("unet") != "UNet2DModel" or "scheduler" not in names:
-        raise UserError(
-            f"{ldm_id!r} is not an LDM super-resolution model: model_index.json must name a UNet2DModel `unet`, "
-            f"a `scheduler` and a first stage of {', '.join(FIRST_STAGES)}; it names {names}"
-        )
-    for part in (stage_name, "unet"):
-        if not _weights(folder / part):
-            raise UserError(f"{ldm_id!r} has no weights in {part}/: neither {' nor '.join(WEIGHTS)}")
-    unet = _network(UNet2DModel, folder / "unet", dtype, ldm_id)
-    first_stage = _network(FIRST_STAGES[names[stage_name]], folder / stage_name, dtype, ldm_id)
-    return make_ldm(
-        unet, first_stage, _json(folder / "scheduler" / "scheduler_config.json", ldm_id), ldm_id, digest(folder), device
+    files = model_files(ldm_id)
+    for part, kind in (("unet", "UNet2DModel"), (files.stage, files.stage_class)):
+        check_settings(kind, files.configs[part], f"{part}/ of {ldm_id!r}")
+    upcast = files.configs[files.stage].get("force_upcast", files.stage_class == "AutoencoderKL")
+    stage_dtype = torch.float32 if upcast and dtype == torch.float16 else dtype
+    unet = _network("UNet2DModel", files.folder / "unet", files.weights["unet"], dtype, ldm_id)
+    first_stage = _network(
+        files.stage_class, files.folder / files.stage, files.weights[files.stage], stage_dtype, ldm_id
     )
+    ldm = make_ldm(unet, first_stage, files.scheduler, ldm_id, files.digest, device)
+    _try_out(ldm)
+    return ldm
 
 
-def _weights(part: Path) -> list[Path]:
-    """A network's files of weights, of the preferred format that is there."""
-    return next((found for pattern in WEIGHTS if (found := sorted(part.glob(pattern)))), [])
-
-
-def _network(kind: Any, folder: Path, dtype: torch.dtype, ldm_id: str) -> Any:
+def _network(kind: str, folder: Path, weights: Weights, dtype: torch.dtype, ldm_id: str) -> Any:
     """A network with all of its weights: diffusers would draw those at random that the file lacks."""
-    safe = _weights(folder)[0].suffix == ".safetensors"  # (diffusers loads others with torch's weights_only)
-    load = {"torch_dtype": dtype, "use_safetensors": safe, "local_files_only": True, "low_cpu_mem_usage": False}
+    options = {
+        "torch_dtype": dtype,
+        "variant": weights.variant,
+        "use_safetensors": weights.format == "safetensors",  # (diffusers loads others with torch's weights_only)
+        "local_files_only": True,
+        "low_cpu_mem_usage": False,
+    }
     try:
-        network, found = kind.from_pretrained(folder, output_loading_info=True, **load)
+        network, found = getattr(diffusers, kind).from_pretrained(folder, output_loading_info=True, **options)
     except (OSError, ValueError, TypeError, RuntimeError, SafetensorError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(f"{folder.name}/ of {ldm_id!r} cannot be loaded: {reason}") from error
     if lacking := [str(key) for key in (*found["missing_keys"], *found["mismatched_keys"])]:
         raise UserError(f"{folder.name}/ of {ldm_id!r} lacks {len(lacking)} of its weights, {lacking[0]} among them")
     return network
+
+
+def _try_out(ldm: LDM) -> None:
+    """Call every network once, on a small image. Raises UserError when one fails or gives another size."""
+    side = max(SMALLEST_TRIAL, ldm.size_multiple)
+    lr = torch.zeros(1, 3, side, side, dtype=torch.float32, device=ldm.device)
+    t = torch.full((1,), ldm.schedule.num_train_timesteps - 1.0, dtype=torch.float32)
+    try:
+        latents = ldm.encode(lr.repeat(1, 1, ldm.scale, ldm.scale))
+        prediction, _ = ldm.denoise_with_features(latents, t, lr)
+        image = ldm.decode(latents)
+    except (RuntimeError, ValueError, TypeError, IndexError, AttributeError, NotImplementedError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"the networks of {ldm.ldm_id!r} load, but fail when they are called: {reason}") from error
+    expected = (1, *ldm.latent_shape(side * ldm.scale, side * ldm.scale)), (1, 3, side * ldm.scale, side * ldm.scale)
+    if (latents.shape, image.shape) != expected or prediction.shape != latents.shape:
+        raise UserError(
+            f"the networks of {ldm.ldm_id!r} do not fit: of {expected[1]} pixels they make latents "
+            f"{tuple(latents.shape)}, predictions {tuple(prediction.shape)} and images {tuple(image.shape)}"
+        )
 
 
 def open_ldm(config: LDMConfig) -> LDM:
@@ -183,16 +203,19 @@ def make_ldm(
     digest: str,
     device: torch.device | str = "cpu",
 ) -> LDM:
-    """Freeze networks into an LDM. Raises UserError when the channels do not fit together."""
-    channels = int(unet.config.out_channels)  # not in_channels // 2: the LR image is 3 channels, the latent may not be
+    """Freeze networks into an LDM. Raises UserError when they do not fit, or the schedule is not supported."""
     config: Any = first_stage.config
-    if int(unet.config.in_channels) != channels + 3 or int(config.latent_channels) != channels:
+    channels = int(unet.config.out_channels)  # not in_channels // 2: the LR image is 3 channels, the latent may not be
+    latent_channels = int(config.get("vq_embed_dim") or config.latent_channels)
+    if int(unet.config.in_channels) != channels + 3 or latent_channels != channels:
         raise UserError(
             f"the networks of {ldm_id!r} do not fit: the denoiser takes {unet.config.in_channels} channels and gives "
-            f"{channels} (it must take 3 more, the LR image), the first stage has {config.latent_channels}"
+            f"{channels} (it must take 3 more, the LR image), the first stage has {latent_channels}"
         )
     # A VQModel's LDM and the stock pipeline do not rescale latents, whatever its configuration says.
-    latent_scale = 1.0 if isinstance(first_stage, VQModel) else float(config.scaling_factor)
+    latent_scale = 1.0 if type(first_stage).__name__ == "VQModel" else config.scaling_factor
+    if not (isinstance(latent_scale, int | float) and isfinite(latent_scale) and latent_scale > 0):
+        raise UserError(f"scaling_factor = {latent_scale!r} of the first stage of {ldm_id!r} must be a positive number")
     levels = len(config.get("decoder_block_out_channels") or config.block_out_channels)
     for network in (unet, first_stage):
         network.requires_grad_(False).eval().to(device)
@@ -201,58 +224,9 @@ def make_ldm(
         digest=digest,
         unet=unet,
         first_stage=first_stage,
-        schedule=schedule_of(scheduler_config),
+        schedule=schedule_of(scheduler_config, f"the scheduler of {ldm_id!r}"),
         latent_channels=channels,
         scale=2 ** (levels - 1),
-        latent_scale=latent_scale,
+        latent_scale=float(latent_scale),
         size_multiple=2 ** (len(unet.config.block_out_channels) - 1),
     )
-
-
-def scheduler_config(ldm_id: str) -> dict[str, Any]:
-    """The diffusers scheduler configuration that an LDM comes with."""
-    return _json(resolve(ldm_id) / "scheduler" / "scheduler_config.json", ldm_id)
-
-
-def resolve(ldm_id: str) -> Path:
-    """The local folder of an LDM; a hub id is downloaded into the hub's cache."""
-    if ldm_id == "embedded":
-        return shipped("embedded-ldm")
-    folder = Path(ldm_id)
-    if folder.is_dir():
-        return folder
-    if ldm_id.count("/") != 1 or ldm_id.startswith((".", "/", "~")):
-        raise UserError(f"there is no LDM at {ldm_id!r}: give `embedded`, a folder, or a hub id (owner/name)")
-    from huggingface_hub import snapshot_download
-
-    try:
-        folder = Path(snapshot_download(ldm_id, allow_patterns=["*.json", WEIGHTS[0]]))
-        older = [path.parent for path in folder.glob("*/config.json") if not _weights(path.parent)]
-        if older:
-            snapshot_download(ldm_id, allow_patterns=[f"{part.name}/{WEIGHTS[1]}" for part in older])
-        return folder
-    except Exception as error:  # many kinds of network and repository errors
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f"could not get the LDM {ldm_id!r} from the hub (no such folder either): {reason}") from error
-
-
-def digest(folder: Path) -> str:
-    """SHA-256 over every configuration below the folder, and every part's weights in the format that is read."""
-    whole = hashlib.sha256()
-    parts = [folder, *(path for path in folder.rglob("*") if path.is_dir())]
-    for path in sorted([*folder.rglob("*.json"), *(path for part in parts for path in _weights(part))]):
-        whole.update(path.relative_to(folder).as_posix().encode() + b"\0")
-        whole.update(hashlib.sha256(path.read_bytes()).digest())
-    return whole.hexdigest()
-
-
-def _json(path: Path, ldm_id: str) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text())
-    except FileNotFoundError:
-        raise UserError(f"{ldm_id!r} is not a diffusers model: it has no {path.name}") from None
-    except ValueError as error:
-        raise UserError(f"{path.name} of {ldm_id!r} is not JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise UserError(f"{path.name} of {ldm_id!r} is no JSON object")
-    return content

@@ -126,7 +126,7 @@ def start(ldm: LDM, lr: Tensor, image_ids: Sequence[int], rollouts: Sequence[int
         x0=lr_latent,
         eps=blank,
         x0_before=lr_latent,
-        unet_features=blank.new_zeros(len(lr), ldm.inner_width),
+        unet_features=blank.new_zeros(len(lr), ldm.feature_width),
         nfe=count,
         decisions=count,
     )
@@ -158,7 +158,7 @@ def advance(
     continued = ddim_step(ldm.schedule, x0, state.eps, state.t, decision.t_next, eta, noise)
     x = torch.where(first[:, None, None, None], started, continued)
     if with_features:
-        prediction, unet_features = ldm.denoise_and_look(x, decision.t_next, state.lr)
+        prediction, unet_features = ldm.denoise_with_features(x, decision.t_next, state.lr)
     else:
         prediction, unet_features = ldm.denoise(x, decision.t_next, state.lr), state.unet_features
     x0_hat, eps = to_x0_and_eps(x, prediction, ldm.schedule.alpha_bar(decision.t_next), ldm.schedule)

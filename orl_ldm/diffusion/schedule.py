@@ -7,18 +7,27 @@
 | x, x0, eps      | x_t, predicted x_0, eps_theta | sample, pred_original_sample, pred_epsilon |
 
 Legend: B batch. Timesteps are float tensors (B,) in [0, T - 1]; a negative timestep means "no noise left".
+Schedules are computed in float64 where the timesteps are. Keep these on the CPU: some devices (MPS) have no float64.
+`per_image` brings the results to the latents' device and dtype.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from inspect import signature
 from typing import Any, Literal
 
+import diffusers
+import numpy as np
 import torch
 from diffusers import DDIMScheduler
 from torch import Tensor
 
+from orl_ldm.diffusion.model_settings import SCHEDULERS, check_settings
 from orl_ldm.errors import UserError
 
 PredictionType = Literal["epsilon", "v_prediction", "sample"]
+Spacing = Literal["leading", "trailing", "linspace"]
+LEAST_ALPHA = 2.0**-24  # keeps log-SNR finite where a schedule leaves no signal, as diffusers' Euler does
 
 
 @dataclass(frozen=True)
@@ -30,6 +39,7 @@ class NoiseSchedule:
     prediction_type: PredictionType
     clip_sample_range: float | None  # x0 is clamped to [-range, range], or not at all
     steps_offset: int
+    timestep_spacing: Spacing
 
     @property
     def num_train_timesteps(self) -> int:
@@ -46,43 +56,65 @@ class NoiseSchedule:
         return torch.where(t < 0, torch.full_like(value, self.final_alpha_cumprod), value)
 
     def log_snr(self, t: Tensor) -> Tensor:
-        """log(alpha_bar / (1 - alpha_bar)), (B,) float64."""
-        alpha = self.alpha_bar(t)
+        """log(alpha_bar / (1 - alpha_bar)), (B,) float64, finite: between -16.6 and 16.6."""
+        alpha = self.alpha_bar(t).clamp(LEAST_ALPHA, 1 - LEAST_ALPHA)
         return torch.log(alpha) - torch.log1p(-alpha)
 
-    def grid(self, steps: int, spacing: Literal["leading", "trailing"] = "leading") -> list[int]:
-        """DDIM's uniform grid of `steps` timesteps, descending, as diffusers makes it.
+    def grid(self, steps: int, spacing: Spacing | None = None) -> list[int]:
+        """A uniform grid of `steps` timesteps, descending, as diffusers makes it.
 
-        "leading" is DDIM's own; "trailing" always begins at T - 1, which few steps need (Lin et al. 2024).
+        "leading" is DDIM's own; "trailing" and "linspace" always begin at T - 1, which few steps need (Lin et al.
+        2024). Without `spacing` it is the model's own.
         """
         total = self.num_train_timesteps
         if not 1 <= steps <= total:
             raise UserError(f"{steps} DDIM steps do not fit into {total} training timesteps")
-        if spacing == "trailing":
-            return [round(total - i * total / steps) - 1 for i in range(steps)]
-        return [i * (total // steps) + self.steps_offset for i in reversed(range(steps))]
+        match spacing or self.timestep_spacing:
+            case "trailing":
+                return [round(total - i * total / steps) - 1 for i in range(steps)]
+            case "linspace":
+                return [int(t) for t in np.linspace(0, total - 1, steps).round()[::-1]]
+            case "leading":
+                return [i * (total // steps) + self.steps_offset for i in reversed(range(steps))]
 
 
-def schedule_of(config: dict[str, Any]) -> NoiseSchedule:
-    """The schedule of a diffusers scheduler configuration (any scheduler that DDIM can stand in for)."""
-    scheduler = DDIMScheduler.from_config(config)
-    kind = scheduler.config.prediction_type
-    if kind not in ("epsilon", "v_prediction", "sample"):
-        raise UserError(f"prediction type {kind!r} is not supported: it must be epsilon, v_prediction or sample")
-    if scheduler.config.thresholding:
-        raise UserError("schedulers with dynamic thresholding are not supported: set thresholding to false")
-    return NoiseSchedule(
-        alphas_cumprod=scheduler.alphas_cumprod.double(),
-        final_alpha_cumprod=float(scheduler.final_alpha_cumprod),
-        prediction_type=kind,
-        clip_sample_range=float(scheduler.config.clip_sample_range) if scheduler.config.clip_sample else None,
-        steps_offset=int(scheduler.config.steps_offset),
-    )
+def schedule_of(config: Mapping[str, Any], where: str = "the scheduler") -> NoiseSchedule:
+    """The schedule of a diffusers scheduler configuration: of any scheduler that DDIM can stand in for.
+
+    What the configuration leaves out has the default of its own scheduler, not of DDIM. Raises UserError naming the
+    field that is not supported.
+    """
+    name = config.get("_class_name") or "DDIMScheduler"
+    if name not in SCHEDULERS:
+        raise UserError(f"{where} is a {name}, which is not supported: it must be one of {', '.join(SCHEDULERS)}")
+    given = {key: value for key, value in config.items() if not key.startswith("_")}
+    own = {key: p.default for key, p in signature(getattr(diffusers, name)).parameters.items()}
+    full: dict[str, Any] = (
+        {"clip_sample": False, "timestep_spacing": "leading"} | own | given
+    )  # (only some schedulers clip)
+    check_settings("scheduler", full, where)
+    fields = [key for key in signature(DDIMScheduler).parameters if key in full]
+    try:
+        scheduler = DDIMScheduler(**{key: full[key] for key in fields})
+        table = scheduler.alphas_cumprod.double()
+        final, offset = float(scheduler.final_alpha_cumprod), int(scheduler.config.steps_offset)
+        clip = float(scheduler.config.clip_sample_range) if scheduler.config.clip_sample else None
+    except (TypeError, ValueError, RuntimeError, NotImplementedError) as error:
+        raise UserError(f"{where} has no noise schedule: {str(error).splitlines()[0]}") from error
+    if not (len(table) and table.isfinite().all() and table.min() >= 0 and table.max() < 1):
+        raise UserError(f"{where} has no noise schedule: its betas must be above 0 and at most 1")
+    if full["prediction_type"] == "epsilon" and table.min() == 0:
+        cause = "rescale_betas_zero_snr = True" if full.get("rescale_betas_zero_snr") else "a beta of 1"
+        raise UserError(
+            f"{cause} of {where} leaves no signal at the last timestep, where prediction_type 'epsilon' says nothing "
+            "about the image: it must be v_prediction or sample"
+        )
+    return NoiseSchedule(table, final, full["prediction_type"], clip, offset, full["timestep_spacing"])
 
 
 def per_image(value: Tensor, like: Tensor) -> Tensor:
-    """(B,) -> (B, 1, 1, 1) in like's dtype, to scale a batch of latents."""
-    return value.to(like.dtype)[:, None, None, None]
+    """(B,) -> (B, 1, 1, 1) in like's dtype and on its device, to scale a batch of latents."""
+    return value.to(like.dtype).to(like.device)[:, None, None, None]
 
 
 def add_noise(x0: Tensor, noise: Tensor, alpha_bar: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from orl_ldm.evaluate.methods import steered
 from orl_ldm.evaluate.runner import Advance, Runner, per_image
 from orl_ldm.images.config import DataConfig
 from orl_ldm.images.sources import ImageRef, open_images
-from orl_ldm.metrics import Contract, Metrics
+from orl_ldm.metrics import Metrics
 from orl_ldm.policy import load_policy, under
 from orl_ldm.reward import Weights
 
@@ -25,13 +25,15 @@ def training_images(data: DataConfig, logged: int, held: Collection[int], count:
 
     The others lie outside the first `logged` that a collection takes. Raises UserError when no held image is found.
     """
-    refs = open_images(data.source, data.train_split, data.classes, logged, data.seed)
+    refs = open_images(data.source, data.train_split, data.classes, logged, data.seed, data.image_column)
     known = {ref.image_id for ref in refs}
     found = [ref for ref in refs if ref.image_id in held]
     if not found:
         raise UserError("the buffers hold none of this pipeline's training images: set data and collect.images alike")
     if count > len(found):
-        more = open_images(data.source, data.train_split, data.classes, logged + count - len(found), data.seed)
+        more = open_images(
+            data.source, data.train_split, data.classes, logged + count - len(found), data.seed, data.image_column
+        )
         found += [ref for ref in more if ref.image_id not in known][: count - len(found)]
     return found
 
@@ -51,7 +53,7 @@ def replay(
 
     As `per_image.csv`: a row for each policy (`method`) and image, with its raw terms and its reward.
     """
-    runner = Runner(out, refs, data, ldm, Metrics(Contract(), ldm.device), 16, advance)
+    runner = Runner(out, refs, data, ldm, Metrics(ldm.device), 16, advance)
     scores = {}
     for name, folder in folders.items():
         network, facts = load_policy(folder)

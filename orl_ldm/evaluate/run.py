@@ -15,7 +15,8 @@ import pandas as pd
 from orl_ldm.alone import alone
 from orl_ldm.config import digest
 from orl_ldm.diffusion.config import LDMConfig, SamplerConfig
-from orl_ldm.diffusion.ldm import LDM, open_ldm, scheduler_config
+from orl_ldm.diffusion.ldm import LDM, open_ldm
+from orl_ldm.diffusion.model_files import model_files
 from orl_ldm.env.spaces import spec
 from orl_ldm.errors import UserError
 from orl_ldm.evaluate import methods as m
@@ -27,7 +28,7 @@ from orl_ldm.evaluate.tries import Tries
 from orl_ldm.images.config import DataConfig
 from orl_ldm.images.pairs import load_pairs
 from orl_ldm.images.sources import open_images
-from orl_ldm.metrics import Contract, Metrics
+from orl_ldm.metrics import CONTRACT, Metrics
 from orl_ldm.policy import open_policy
 from orl_ldm.reward import Weights
 
@@ -65,8 +66,10 @@ def evaluate(task: Task, advance: Advance = lambda what, done, total: None) -> P
         )
     ldm = open_ldm(task.ldm)
     ldm.require(task.data.size, task.data.scale)
-    refs = open_images(task.data.source, task.data.test_split, task.data.classes, config.images, task.data.seed)
-    metrics = Metrics(Contract(), ldm.device)
+    refs = open_images(
+        task.data.source, task.data.test_split, task.data.classes, config.images, task.data.seed, task.data.image_column
+    )
+    metrics = Metrics(ldm.device)
     kinds = {kind: replace(task.data, degradation=kind) for kind in config.degradations or (task.data.degradation,)}
     runners = {
         kind: Runner(out / "parts", refs, data, ldm, metrics, config.batch_size, advance)
@@ -108,7 +111,7 @@ def evaluate(task: Task, advance: Advance = lambda what, done, total: None) -> P
         "inputs": list(kinds),
         "size": task.data.size,
         "seed": config.seed,
-        "contract": Contract().describe(),
+        "contract": CONTRACT,
         "ldm": {"id": ldm.ldm_id, "digest": ldm.digest},
         "same_ldm_as_learned": facts.get("ldm_digest", ldm.digest) == ldm.digest,
         "nfe_max": task.sampler.nfe_max,
@@ -155,7 +158,7 @@ def _plan(
     more = FRONTIER_STEPS if task.config.frontier else ()
     alone += [m.ldm_alone(ldm, ldm.schedule.grid(n, "trailing"), 0, f"LDM, DDIM {n}", seed) for n in more if n != same]
     solvers = [
-        m.dpm_solver(ldm, scheduler_config(task.ldm.id), n, seed)
+        m.dpm_solver(ldm, model_files(task.ldm.id).scheduler, n, seed)
         for n in sorted({10, 20, *(n for n in more if n <= 20)})
     ]
     controls = [
@@ -177,7 +180,7 @@ def _best_fixed(
 ) -> tuple[FixedSchedule, float]:
     """Search once for these settings and keep the answer beside the results; until then, the reward of every try."""
     config, data = task.config, task.data
-    what = (asdict(data), asdict(task.sampler), ldm.digest, str(ldm.dtype), weights, asdict(Contract()))
+    what = (asdict(data), asdict(task.sampler), ldm.digest, str(ldm.dtype), weights, CONTRACT)
     key = digest(VERSION, what, episodes, config.search_images, config.seed, kind)
     path = Path(config.out) / "parts" / f"fixed-{key[:16]}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -187,7 +190,9 @@ def _best_fixed(
 
     with alone(path.with_suffix(".lock"), f"searches a fixed {kind} in {config.out!r}"):
         if not path.exists():
-            refs = open_images(data.source, data.train_split, data.classes, config.search_images, data.seed)
+            refs = open_images(
+                data.source, data.train_split, data.classes, config.search_images, data.seed, data.image_column
+            )
             images, tries = load_pairs(refs, data), path.with_suffix(".tries")
             found, reward = search(
                 ldm, images, metrics, weights, task.sampler, episodes, config.seed, kind, heard, Tries(tries)

@@ -18,7 +18,7 @@ from orl_ldm.evaluate import methods as m
 from orl_ldm.images.config import DataConfig
 from orl_ldm.images.pairs import Batch, load_pairs
 from orl_ldm.images.sources import ImageRef
-from orl_ldm.metrics import Contract, Metrics
+from orl_ldm.metrics import CONTRACT, Metrics
 from orl_ldm.reward import SETTINGS, TERMS, Weights, compose
 
 Advance = Callable[[str, int, int], None]
@@ -67,7 +67,7 @@ class Runner:
     def _part(self, method: m.Method, start: int) -> dict[str, npt.NDArray[Any]]:
         refs = self.refs[start : start + self.batch_size]
         names, ldm = [ref.name for ref in refs], (self.ldm.digest, str(self.ldm.dtype))
-        key = digest(VERSION, method.key, ldm, asdict(self.data), names, asdict(Contract()))
+        key = digest(VERSION, method.key, ldm, asdict(self.data), names, CONTRACT)
         path = self.folder / f"{key[:24]}.npz"
         if path.exists():
             with np.load(path, allow_pickle=False) as kept:

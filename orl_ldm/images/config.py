@@ -23,6 +23,7 @@ class DataConfig:
     """Which images a pipeline uses, and how the LR images are made from centre crops of `size` pixels.
 
     The collector and the search for fixed schedules see only `train_split`, the evaluator only `test_split`.
+    `image_column` chooses among several image columns of a data set.
     """
 
     __pydantic_config__ = STRICT
@@ -30,6 +31,7 @@ class DataConfig:
     source: str = "synthetic"
     train_split: str = "train"
     test_split: str = "test"
+    image_column: str = ""
     classes: tuple[str, ...] = ()
     size: PositiveInt = 128
     scale: PositiveInt = 4

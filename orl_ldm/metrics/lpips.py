@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from orl_ldm.errors import UserError
 from orl_ldm.metrics.contract import SMALLEST_LPIPS, check_size
 from orl_ldm.metrics.precision import no_autocast, working_dtype
+from orl_ldm.metrics.tiles import Span, spans
 from orl_ldm.metrics.weights import lpips_weights
 
 # AlexNet's convolutions: number within torchvision's `features`, stride, padding, max-pooling before it
@@ -26,6 +27,8 @@ LAYERS = ((0, 4, 2, False), (3, 1, 2, True), (6, 1, 1, True), (8, 1, 1, False), 
 # ImageNet's mean and standard deviation, moved from [0, 1] to [-1, 1]; rounded as in the reference
 SHIFT = (-0.030, -0.088, -0.188)
 SCALE = (0.458, 0.448, 0.450)
+STRIDES = (4, 8, 16, 16, 16)  # pixels from one position of a layer to the next
+CONTEXT = 96  # pixels beyond a tile that its positions may see: position m of the last layer, 16 m - 66 to 16 m + 96
 EPSILON = 1e-10  # keeps all-zero features finite, as in the reference
 
 
@@ -50,7 +53,6 @@ class Lpips(nn.Module):
         self.dtype = working_dtype(torch.device(device))
         self.to(device, self.dtype)
 
-    @torch.no_grad()
     def forward(self, output: Tensor, target: Tensor) -> Tensor:
         """Distance of each pair, 0 for identical images; about 0.7 is a heavily distorted one.
 
@@ -63,14 +65,32 @@ class Lpips(nn.Module):
         Raises:
             UserError: the images are smaller than AlexNet can see.
         """
-        check_size("LPIPS", output.shape[-2:], SMALLEST_LPIPS)
+        return torch.stack([layer.mean((1, 2)) for layer in self.maps(output, target)]).sum(0).float()
+
+    @torch.no_grad()
+    def maps(self, output: Tensor, target: Tensor) -> list[Tensor]:
+        """The distance at every position of each of the five layers: (B, h, w) each, about H/4, H/8 and thrice H/16.
+
+        The distance of a pair is the sum of the maps' means.
+        """
+        height, width = output.shape[-2:]
+        check_size("LPIPS", (height, width), SMALLEST_LPIPS)
+        rows = []
+        for y in spans(height, CONTEXT, STRIDES[-1]):
+            tiles = [self._tile(output, target, y, x) for x in spans(width, CONTEXT, STRIDES[-1])]
+            rows.append([torch.cat(layer, dim=2) for layer in zip(*tiles, strict=True)])
+        return [torch.cat(layer, dim=1) for layer in zip(*rows, strict=True)]
+
+    def _tile(self, output: Tensor, target: Tensor, y: Span, x: Span) -> list[Tensor]:
+        """The maps of a tile, whose positions see what they see in the whole image."""
+        maps = []
         with no_autocast(output.device):
-            pairs = torch.cat([output, target]).to(self.dtype) * 2 - 1  # (2B, 3, H, W) in [-1, 1]
-            distance = pairs.new_zeros(len(output))
-            for i, features in enumerate(self._features(pairs)):
+            pairs = torch.cat([image[..., y.read, x.read] for image in (output, target)])  # (2B, 3, h, w)
+            for i, features in enumerate(self._features(pairs.to(self.dtype) * 2 - 1)):
                 a, b = features.chunk(2)  # (B, C, h, w) each
-                distance += F.conv2d((a - b).square(), self.get_buffer(f"head{i}")).mean((1, 2, 3))
-        return distance.float()
+                distance = F.conv2d((a - b).square(), self.get_buffer(f"head{i}"))[:, 0]
+                maps.append(distance[:, y.own(STRIDES[i]), x.own(STRIDES[i])])
+        return maps
 
     def _features(self, x: Tensor) -> Iterator[Tensor]:
         """AlexNet's five ReLU outputs (N, C, h, w) of x (N, 3, H, W) in [-1, 1], of unit length at every pixel."""

@@ -20,6 +20,7 @@ class SourceConfig:
 
     source: str = "synthetic"
     split: str = "train"
+    image_column: str = ""
     classes: tuple[str, ...] = ()
     count: NonNegativeInt = 0
     weight: PositiveFloat = 1.0

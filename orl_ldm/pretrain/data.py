@@ -36,7 +36,9 @@ def open_sources(config: PretrainConfig) -> Images:
     drawn = [
         (ref, source)
         for source in config.sources
-        for ref in open_images(source.source, source.split, source.classes, source.count, config.holdout_seed)
+        for ref in open_images(
+            source.source, source.split, source.classes, source.count, config.holdout_seed, source.image_column
+        )
     ]
     drawn.sort(key=lambda item: stable_id(f"{config.holdout_seed}/{item[0].name}"))
     held = drawn[: config.holdout]

@@ -13,7 +13,8 @@ from accelerate import Accelerator
 from diffusers import DDIMScheduler
 from torch import Tensor
 
-from orl_ldm.diffusion.ldm import LDM, digest, load_ldm, make_ldm, resolve, scheduler_config
+from orl_ldm.diffusion.ldm import LDM, load_ldm, make_ldm
+from orl_ldm.diffusion.model_files import model_files
 from orl_ldm.errors import UserError
 from orl_ldm.images.pairs import centre_crop
 from orl_ldm.images.sources import ImageRef
@@ -83,7 +84,7 @@ def pretrain(config: PretrainConfig) -> Path:
 def untrained(config: PretrainConfig) -> tuple[LDM, dict[str, Any]]:
     """The LDM that training begins with, and its scheduler's configuration."""
     if config.start:
-        ldm, scheduler = load_ldm(config.start), scheduler_config(config.start)
+        ldm, scheduler = load_ldm(config.start), model_files(config.start).scheduler
         ldm.require(ldm.scale * ldm.size_multiple, config.scale)
         if config.denoiser.anew:
             scheduler |= {"prediction_type": config.denoiser.prediction_type}
@@ -122,10 +123,11 @@ def held_out_images(refs: Sequence[ImageRef], ldm: LDM) -> Tensor:
 def claim(folder: Path, config: PretrainConfig) -> None:
     """Write down what is trained in this folder. Raises UserError when it is already something else."""
     record = folder / "pretrain.json"
-    table = {**asdict(config), "start_weights": digest(resolve(config.start)) if config.start else ""}
+    table = {**asdict(config), "start_weights": model_files(config.start).digest if config.start else ""}
     if record.exists():
         before, now = _flat(json.loads(record.read_text())), _flat(json.loads(json.dumps(table)))
         before.setdefault("start_weights", now["start_weights"])  # older records do not say
+        before["sources"] = [{"image_column": ""} | source for source in before.get("sources", [])]  # nor this
         changed = [key for key in before | now if before.get(key) != now.get(key) and key.split(".")[-1] not in FREE]
         if changed:
             raise UserError(

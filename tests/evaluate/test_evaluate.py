@@ -14,7 +14,8 @@ from diffusers import DPMSolverMultistepScheduler
 from diffusers.pipelines.latent_diffusion.pipeline_latent_diffusion_superresolution import LDMSuperResolutionPipeline
 
 from orl_ldm.diffusion.config import LDMConfig, SamplerConfig
-from orl_ldm.diffusion.ldm import LDM, scheduler_config
+from orl_ldm.diffusion.ldm import LDM
+from orl_ldm.diffusion.model_files import model_files
 from orl_ldm.env.spaces import spec
 from orl_ldm.errors import UserError
 from orl_ldm.evaluate import fixed
@@ -107,7 +108,7 @@ def test_dpm_solver_is_the_stock_pipeline_s_with_that_scheduler(
     ldm: LDM, ldm_folder: Path, batch: Batch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one = replace(batch, hr=batch.hr[:1], lr=batch.lr[:1], refs=batch.refs[:1])
-    outcome = m.dpm_solver(ldm, scheduler_config(str(ldm_folder)), 4, 0).run(one)
+    outcome = m.dpm_solver(ldm, model_files(str(ldm_folder)).scheduler, 4, 0).run(one)
     shape = (ldm.latent_channels, *batch.lr.shape[-2:])
     drawn = torch.from_numpy(block_noise(shape, (0, 0), 0, "noise", batch.refs[0].image_id, 0, 0))[None]
     module = "diffusers.pipelines.latent_diffusion.pipeline_latent_diffusion_superresolution.randn_tensor"

@@ -1,5 +1,6 @@
 """Every source gives the same names on every machine, and what is wrong with one is said in a sentence."""
 
+import shutil
 from pathlib import Path
 
 import datasets
@@ -90,7 +91,7 @@ def test_a_single_class_and_other_splits_change_no_names(tmp_path: Path, layout:
     ]
 
 
-@pytest.mark.parametrize("layout", ["{}.png", "train/{}.png", "training_set/{}.png", "train/{}.png test/{}.png"])
+@pytest.mark.parametrize("layout", ["{}.png", "train/{}.png", "Training/{}.png", "train/{}.png test/{}.png"])
 def test_images_in_no_class_folder_are_of_one_scene(tmp_path: Path, layout: str) -> None:
     save(tmp_path, *(file.format(name) for file in layout.split() for name in "ab"))
     assert [ref.name for ref in open_images(str(tmp_path), "train")] == ["train/all/a", "train/all/b"]
@@ -119,11 +120,77 @@ def test_a_metadata_file_says_what_the_scenes_are(folder: Path) -> None:
     assert [ref.name for ref in open_images(str(folder), "test")] == ["test/lake/airport_000"]
 
 
-def test_more_than_eight_bits_are_not_clipped_in_silence(tmp_path: Path) -> None:
-    (tmp_path / "train" / "a").mkdir(parents=True)
-    Image.fromarray(np.arange(1600, dtype=np.uint16).reshape(40, 40) * 40).save(tmp_path / "train" / "a" / "pan.png")
-    with pytest.raises(UserError, match="not of 8 bits"):
-        open_images(str(tmp_path), "train")[0].load()
+@pytest.mark.parametrize("kind", ["int64", "uint8"])
+def test_integer_labels_without_names_are_scenes(folder: Path, tmp_path: Path, kind: str) -> None:
+    rows = datasets.load_dataset("imagefolder", data_dir=str(folder))["test"].remove_columns("label").select(range(3))
+    rows = rows.add_column("label", [7, 12, None], feature=datasets.Value(kind))
+    rows.to_parquet(tmp_path / "test-00000.parquet")
+    shutil.rmtree(folder)
+    assert [ref.scene for ref in open_images(str(tmp_path), "test")] == ["12", "7", "all"]
+
+
+def test_of_several_image_columns_one_is_chosen(folder: Path, tmp_path: Path) -> None:
+    rows = datasets.load_dataset("imagefolder", data_dir=str(folder))["test"]
+    both = rows.rename_column("image", "hr").map(lambda row: {"lr": row["hr"].resize((4, 4))})
+    both.cast_column("lr", datasets.Image()).save_to_disk(tmp_path / "pairs")
+    source = str(tmp_path / "pairs")
+    with pytest.raises(UserError, match=r"several image columns, hr, lr: choose one with data\.image_column"):
+        open_images(source, "test")
+    assert open_images(source, "test", image_column="lr")[0].load().shape == (4, 4, 3)
+    assert open_images(source, "test", image_column="hr")[0].load().shape == (40, 48, 3)
+    for column in ("label", "nir"):
+        with pytest.raises(UserError, match=rf"no image column '{column}' \(data.image_column\); it has: .*'hr', 'lr'"):
+            open_images(source, "test", image_column=column)
+    for other in ("synthetic", str(folder)):
+        with pytest.raises(UserError, match="no data set with columns: remove data"):
+            open_images(other, "test", image_column="hr")
+
+
+def test_a_data_set_may_leave_its_images_undecoded(folder: Path, tmp_path: Path) -> None:
+    rows = datasets.load_dataset("imagefolder", data_dir=str(folder))["test"]
+    rows.cast_column("image", datasets.Image(decode=False)).save_to_disk(tmp_path / "bytes")
+    ours = open_images(str(folder), "test")[0]
+    saved = open_images(str(tmp_path / "bytes"), "test")[0]
+    assert saved.name == ours.name
+    np.testing.assert_array_equal(saved.load(), ours.load())
+
+
+SPECIAL = "d/[aerial] 2024 #1 50% a:b 机场 {x}*"
+
+
+@pytest.mark.parametrize("special", [SPECIAL, "x::y", "~"])
+@pytest.mark.parametrize("kind", ["folder", "saved", "parquet"])
+def test_any_path_is_a_source(
+    folder: Path, tmp_path: Path, special: str, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    place = Path(special).expanduser() if special == "~" else tmp_path / special
+    place.parent.mkdir(parents=True, exist_ok=True)
+    expected = [ref.name for ref in open_images(str(folder), "test")]
+    if kind == "folder":
+        shutil.copytree(folder, place)
+    else:
+        rows = datasets.load_dataset("imagefolder", data_dir=str(folder), cache_dir=str(tmp_path / "cache"))
+        if kind == "saved":
+            rows.save_to_disk(tmp_path / "saved")  # (the library itself cannot write to every such path)
+            shutil.copytree(tmp_path / "saved", place)
+        else:
+            place.mkdir()
+            with (place / "test-00000.parquet").open("wb") as file:
+                rows["test"].to_parquet(file)
+    source = special if special == "~" else str(place)
+    if kind == "parquet" and "::" in special:
+        with pytest.raises(UserError, match="rename or link the folder without '::'"):
+            open_images(source, "test")
+    else:
+        refs = open_images(source, "test")
+        assert [ref.name for ref in refs] == expected
+        assert refs[0].load().shape == (40, 48, 3)
+
+
+def test_an_unknown_home_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UserError, match="set HOME, or write the whole path"):
+        open_images("~nobody-of-this-name/set", "test")
 
 
 def test_a_draw_is_fixed_spread_over_scenes_and_independent_of_other_files(folder: Path) -> None:
@@ -172,7 +239,7 @@ def test_synthetic_splits_share_no_scene() -> None:
     [
         ("{tmp}/nowhere", "test", (), "there is no folder"),
         ("{tmp}/empty", "test", (), "there are no images in"),
-        ("{tmp}/set", "valid", (), "could not load split 'valid'"),
+        ("{tmp}/set", "valid", (), "has no split 'valid'; its folders make: test, train"),
         ("{tmp}/set", "test", ("harbour",), "class 'harbour' is not in split"),
     ],
 )

@@ -1,14 +1,18 @@
 """Metrics score a batch under the contract."""
 
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from orl_ldm.errors import UserError
 from orl_ldm.images.resample import to_8bit
-from orl_ldm.metrics import Contract, Metrics, psnr, ssim
+from orl_ldm.metrics import Metrics, psnr, ssim, ssim_map, tiles
 from orl_ldm.metrics import metrics as module
 
 
@@ -48,42 +52,75 @@ def test_identical_images_are_finite(metrics: Metrics, target: Tensor) -> None:
     assert metrics(target, target).tolist() == [pytest.approx([100, 1, 0])] * 4
 
 
-def test_crop_removes_the_border_and_nothing_else(weights_file: Path, output: Tensor, target: Tensor) -> None:
-    inside = (..., slice(4, -4), slice(4, -4))
-    scores = Metrics(Contract(crop=4))(output, target)
-    assert torch.allclose(scores, Metrics()(output[inside], target[inside]), atol=1e-6)
-
-    damaged = output.clone()
-    damaged[..., :4, :] = 0
-    assert torch.equal(Metrics(Contract(crop=4))(damaged, target), scores)
+def test_too_small_an_image_is_refused_with_its_size(metrics: Metrics) -> None:
+    small = torch.zeros(1, 3, 30, 64)
+    with pytest.raises(UserError, match="at least 31 x 31 px, got 64 x 30"):
+        metrics(small, small)
 
 
-def test_y_channel_ignores_colour_but_lpips_does_not(weights_file: Path, target: Tensor) -> None:
-    grey = target.mean(1, keepdim=True).expand_as(target) * 0.5 + 0.25
-    tinted = grey + torch.tensor([0.0, -24.966, 128.553])[:, None, None] / 1000  # leaves Y as it is
-    y, rgb = Metrics(Contract(y_channel=True))(tinted, grey), Metrics()(tinted, grey)
-    assert y[:, 0].min() > 45
-    assert y[:, 1].min() > 0.99
-    assert rgb[:, 0].max() < 30
-    assert torch.equal(y[:, 2], rgb[:, 2])
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (lambda x: x * 2 - 1, r"output has values in \[-1"),
+        (lambda x: x * 255, "output has values in .*divide by 255"),
+        (lambda x: x / 0, "output holds values that are not finite.*ldm.dtype"),
+        (lambda x: (x * 255).byte(), "output is torch.uint8"),
+        (lambda x: x[:, :1], r"output has shape \(4, 1, 96, 96\)"),
+        (lambda x: x[..., :-1], r"output has shape \(4, 3, 96, 95\) but target has \(4, 3, 96, 96\)"),
+    ],
+)
+def test_what_cannot_be_scored_is_refused(
+    metrics: Metrics, target: Tensor, change: Callable[[Tensor], Tensor], sentence: str
+) -> None:
+    with pytest.raises(UserError, match=sentence):
+        metrics(change(target), target)
 
 
-def test_y_channel_shrinks_errors_by_the_studio_swing(weights_file: Path) -> None:
-    """Y of a grey step of 10 levels is a step of 10 * 219/255: 1.32 dB are won by definition."""
-    target = torch.full((1, 3, 32, 32), 100 / 255)
-    y, rgb = (Metrics(Contract(y_channel=flag))(target + 10 / 255, target)[0, 0].item() for flag in (True, False))
-    assert y - rgb == pytest.approx(1.3220, abs=1e-3)
+def test_the_caller_s_autocast_and_default_dtype_do_not_matter(
+    output: Tensor, target: Tensor, metrics: Metrics
+) -> None:
+    expected = metrics(output, target)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(Metrics()(output, target), expected)
+    torch.set_default_dtype(torch.float64)
+    try:
+        found = Metrics()(output.double(), target.double())
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert found.dtype == torch.float32
+    assert torch.allclose(found, expected, atol=1e-6)
 
 
-def test_too_small_an_image_is_refused_with_its_size(weights_file: Path) -> None:
-    small = torch.zeros(1, 3, 36, 64)
-    with pytest.raises(UserError, match="at least 31 x 31 px, got 56 x 28 after cropping 4 px per side"):
-        Metrics(Contract(crop=4))(small, small)
+@pytest.mark.parametrize("size", [(520, 300), (257, 640), (431, 449)])
+def test_tiles_change_no_number(metrics: Metrics, monkeypatch: pytest.MonkeyPatch, size: tuple[int, int]) -> None:
+    generator = torch.Generator().manual_seed(0)
+    target = F.interpolate(torch.rand(1, 3, 40, 40, generator=generator), size=size, mode="bicubic").clamp(0, 1)
+    output = (target + 0.1 * torch.rand(target.shape, generator=generator)).clamp(0, 1)
+    whole, maps = metrics(output, target), (ssim_map(output, target), *metrics._lpips.maps(output, target))
+    assert maps[0].shape == (1, *size)
+    monkeypatch.setattr(tiles, "SIDE", 256)
+    for found, expected in zip((ssim_map(output, target), *metrics._lpips.maps(output, target)), maps, strict=True):
+        torch.testing.assert_close(found, expected, atol=2e-5, rtol=1e-4)
+    torch.testing.assert_close(metrics(output, target), whole, atol=1e-5, rtol=1e-5)
 
 
-def test_the_range_is_checked(metrics: Metrics, output: Tensor, target: Tensor) -> None:
-    with pytest.raises(ValueError, match=r"target has values in \[-1"):
-        metrics(output, target * 2 - 1)
+MEMORY = """
+import resource, torch
+from orl_ldm.metrics import Metrics
+torch.set_num_threads(1)
+metrics, small, large = Metrics(), torch.rand(1, 3, 64, 64), torch.rand(1, 3, 1216, 1216)
+metrics(small, small)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+metrics(large, large)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss is in KiB on Linux")
+def test_the_memory_of_a_large_image_is_bounded(weights_file: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", MEMORY], capture_output=True, text=True, check=True)
+    images = 2 * 3 * 1216 * 1216 * 4
+    assert int(done.stdout) * 1024 < 0.5e9 + 2 * images
 
 
 @pytest.mark.cuda
