@@ -5,7 +5,7 @@ from typing import Annotated
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt
 
-from orl_ldm.config import STRICT
+from orl_ldm.config import STRICT, PathText
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class EvaluateConfig:
 
     __pydantic_config__ = STRICT
 
-    out: str = "runs/evaluate"
+    out: PathText = "runs/evaluate"
     images: NonNegativeInt = 48
     batch_size: PositiveInt = 16
     seed: NonNegativeInt = 7
@@ -29,6 +29,6 @@ class EvaluateConfig:
     etas: Annotated[tuple[NonNegativeFloat, ...], Field(min_length=1)] = (0.0, 1.0)
     search_images: PositiveInt = 16
     search_episodes: NonNegativeInt = 0
-    spandrel: tuple[str, ...] = ()
+    spandrel: tuple[PathText, ...] = ()
     prefer: str = ""
     frontier: tuple[str, ...] = ()

@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,6 @@ import pandas as pd
 import torch
 
 from orl_ldm.actions import ACTIONS
-from orl_ldm.alone import alone
 from orl_ldm.config import digest
 from orl_ldm.diffusion.config import LDMConfig, SamplerConfig
 from orl_ldm.diffusion.ldm import LDM, open_ldm, scheduler_config
@@ -27,9 +27,11 @@ from orl_ldm.evaluate.config import EvaluateConfig
 from orl_ldm.evaluate.examples import write_examples
 from orl_ldm.evaluate.fixed import FixedSchedule, search, starts
 from orl_ldm.evaluate.tries import Tries
+from orl_ldm.files import write_bytes, write_text, writing
 from orl_ldm.images.config import DataConfig
 from orl_ldm.images.pairs import Batch, load_pairs
 from orl_ldm.images.sources import ImageRef, open_images
+from orl_ldm.locks import locked
 from orl_ldm.metrics import Contract, Metrics
 from orl_ldm.policy import TrainedPolicy, load_policy, under
 from orl_ldm.reward import SETTINGS, Weights, compose
@@ -109,10 +111,10 @@ def evaluate(task: Task, advance: Advance = lambda what, done, total: None) -> P
         "steered": steered.name,
     }
     table = per_image(scores, refs, weights, task.sampler.nfe_max)
-    _write_csv(table, out / "per_image.csv")
-    _write_csv(_actions(scores[steered.name], refs), out / "actions.csv")
+    write_text(out / "per_image.csv", table.to_csv(index=False, float_format="%.6g"))
+    write_text(out / "actions.csv", _actions(scores[steered.name], refs).to_csv(index=False, float_format="%.6g"))
     write_examples(out / "examples", refs, task.data, {role: scores[name] for role, name in roles.items()}, roles)
-    (out / "images.txt").write_text("".join(f"{ref.name}\n" for ref in refs))
+    write_text(out / "images.txt", "".join(f"{ref.name}\n" for ref in refs))
     summary = {
         "pipeline": task.name,
         "setting": config.prefer or facts.get("setting", ""),
@@ -133,7 +135,7 @@ def evaluate(task: Task, advance: Advance = lambda what, done, total: None) -> P
         "search_episodes": episodes,
         "command": task.command,
     }
-    (out / "facts.json").write_text(json.dumps(summary, indent=2) + "\n")
+    write_text(out / "facts.json", json.dumps(summary, indent=2) + "\n")
     return out
 
 
@@ -195,21 +197,22 @@ def _best_fixed(
     what = (asdict(data), asdict(task.sampler), ldm.digest, str(ldm.dtype), weights, asdict(Contract()))
     key = digest(VERSION, what, episodes, config.search_images, config.seed, kind)
     path = Path(config.out) / "parts" / f"fixed-{key[:16]}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
 
     def heard(done: int, total: int) -> None:
         advance(f"search: best fixed {kind}", done, total)
 
-    with alone(path.with_suffix(".lock"), f"searches a fixed {kind} in {config.out!r}"):
+    with locked(path.with_suffix(".lock"), f"searches a fixed {kind} in {config.out!r}"):
         if not path.exists():
             refs = open_images(data.source, data.train_split, data.classes, config.search_images, data.seed)
             images, tries = load_pairs(refs, data), path.with_suffix(".tries")
             found, reward = search(
                 ldm, images, metrics, weights, task.sampler, episodes, config.seed, kind, heard, Tries(tries)
             )
-            _replace(path, json.dumps({"actions": found.actions, "reward": reward}).encode())
+            write_text(path, json.dumps({"actions": found.actions, "reward": reward}))
             tries.unlink()
-    kept = json.loads(path.read_text())
+    kept = json.loads(path.read_text(encoding="utf-8"))
     return FixedSchedule(tuple(tuple(action) for action in kept["actions"])), float(kept["reward"])
 
 
@@ -250,11 +253,9 @@ class Runner:
         batch = load_pairs(refs, self.data)
         outcome, seconds = self._after(method.base, start, batch) if method.base else m.timed(method, batch)
         part = self._measure(outcome, batch, seconds)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        staged = path.with_suffix(f".{os.getpid()}.tmp")
-        with staged.open("wb") as file:
-            np.savez_compressed(file, allow_pickle=False, **part)
-        staged.replace(path)
+        content = BytesIO()
+        np.savez_compressed(content, allow_pickle=False, **part)
+        write_bytes(path, content.getvalue())
         return part
 
     def _after(self, base: m.Method, start: int, batch: Batch) -> tuple[m.Outcome, float]:
@@ -300,14 +301,3 @@ def _actions(score: Scores, refs: Sequence[ImageRef]) -> pd.DataFrame:
         for row in score.decisions
     )
     return pd.DataFrame(list(rows))
-
-
-def _write_csv(table: pd.DataFrame, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _replace(path, table.to_csv(index=False, float_format="%.6g").encode())
-
-
-def _replace(path: Path, content: bytes) -> None:
-    staged = path.with_suffix(".tmp")
-    staged.write_bytes(content)
-    staged.replace(path)
