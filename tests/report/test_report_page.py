@@ -57,7 +57,7 @@ def test_the_page_shows_estimates_beside_the_replay(tmp_path: Path) -> None:
     # the dial was turned for this evaluation: the replay is said in the weights that the policy was judged by
     kept = (folder / "facts.json").read_text()
     weights = {"psnr": 0.0, "ssim": 0.0, "lpips": 0.0, "nfe": 1.0}
-    policy = {**facts["policy"], "setting": "paper", "weights": vars(SETTINGS["paper"])}
+    policy = {**facts["policy"], "setting": "paper", "weights": SETTINGS["paper"]}
     (folder / "facts.json").write_text(json.dumps({**facts, "weights": weights, "policy": policy}))
     table = pd.read_csv(folder / "per_image.csv")
     replayed = table[table["method"] == "steered"]["reward_paper"].mean()
@@ -85,7 +85,7 @@ def test_the_page_shows_estimates_beside_the_replay(tmp_path: Path) -> None:
 def test_the_page_loads_nothing_and_runs_nothing(evaluation: Path) -> None:
     page = (evaluation / "report.html").read_text()
     links = Links(page)
-    assert len(links.loads) >= 15 + 2 * 5
+    assert len(links.loads) >= 15 + 2 * 4
     assert all(load.startswith("data:image/png;base64,") for load in links.loads)
     assert not {"script", "link", "iframe", "object"} & set(links.tags)
     assert not re.search(r"https?://|url\(|@import", page)
@@ -103,7 +103,7 @@ def test_the_page_has_every_method_every_scene_and_every_section(evaluation: Pat
 
 def test_figures_are_saved_as_png(evaluation: Path) -> None:
     names = {path.name for path in (evaluation / "figures").iterdir()}
-    both = ("frontier", "decisions", "nfe_histogram", "figure3_training", "losses")
+    both = ("frontier", "decisions", "figure3_training", "losses")
     assert names == {f"{name}{dark}.png" for name in both for dark in ("", "-dark")} | {"figure4_side_by_side.png"}
 
 
