@@ -107,7 +107,9 @@ def build(kind: type[T], table: Mapping[str, Any], where: str) -> T:
             raise UserError(
                 f"{where}: there is no setting {key!r}{nearest(str(first['loc'][-1]), names)}; {known}"
             ) from None
-        raise UserError(f"{where}: {key} = {first.get('input')!r}: {first['msg']}") from None
+        raise UserError(
+            f"{where}: {key} = {first.get('input')!r}: {first['msg'].removeprefix('Value error, ')}"
+        ) from None
 
 
 def nearest(name: str, names: Sequence[str]) -> str:

@@ -68,7 +68,7 @@ def build_report(folder: Path, train_folder: Path | None) -> Path:
         best=BEST,
         actions=[ACTIONS[name] for name in figures.panel_names() if name in ACTIONS],
         drawings=_drawings(first, training, judged),
-        accepted=_accepted(first),
+        accepted=accepted(first),
         checkpoints=None if judged is None else checkpoints.table(judged[0]),
         replayed=None if judged is None else judged[1],
         caption=figures.caption,
@@ -127,16 +127,16 @@ def _alarms(evaluation: Evaluation) -> list[str]:
     return [f"{name}: {count}" for name, count in alarms.items()] if isinstance(alarms, dict) else []
 
 
-def _accepted(evaluation: Evaluation) -> str:
+def accepted(evaluation: Evaluation) -> str:
     """Which checkpoint the policy is, its estimate, and its replay on the test images."""
-    accepted = _policy(evaluation).get("accepted")
-    if not isinstance(accepted, dict) or "epoch" not in accepted:
+    chosen = _policy(evaluation).get("accepted")
+    if not isinstance(chosen, dict) or "epoch" not in chosen:
         return ""
-    words = f"The policy is that of epoch {accepted['epoch']}: {accepted.get('why', '')}"
-    if "reward" not in accepted:
+    words = f"The policy is that of epoch {chosen['epoch']}: {chosen.get('why', '')}"
+    if "reward" not in chosen:
         return f"{words}."
-    words += f", estimated at {accepted['reward']:.4f} [{accepted['low']:.4f}, {accepted['high']:.4f}] there"
-    words += f" (the behaviour had {accepted['behavior']:.4f})."
+    words += f", estimated at {chosen['reward']:.4f} [{chosen['low']:.4f}, {chosen['high']:.4f}] there"
+    words += f" (the behaviour had {chosen['behavior']:.4f})."
     replayed = _replayed(evaluation)
     return words if replayed is None else f"{words} Its replay on the test images gave {replayed:.4f}."
 

@@ -131,7 +131,7 @@ def by_input(evaluation: Evaluation) -> Table:
     best = {kind: text(reward, frame[kind].drop(ceiling, errors="ignore").max()) for kind in frame.columns}
     rows = []
     for method, line in frame.iterrows():
-        shown = {kind: "" if pd.isna(value) else text(reward, value) for kind, value in line.items()}
+        shown = {str(kind): "" if pd.isna(value) else text(reward, value) for kind, value in line.items()}
         cells = (Cell(s, "best" if s == best[kind] and method != ceiling else "") for kind, s in shown.items())
         rows.append(Row((Cell(str(method)), *cells), strong=method == evaluation.roles.get("steered")))
     return Table(("method", *(kind or "not named" for kind in frame.columns)), tuple(rows))
