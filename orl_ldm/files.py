@@ -16,8 +16,8 @@ _NO_FSYNC = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a UTF-8 file as `write_bytes` does; line ends stay as they are."""
-    write_bytes(path, text.encode("utf-8", "surrogateescape"))
+    """Write a UTF-8 file as `write_bytes` does. Line ends stay as they are; bytes of undecodable names are escaped."""
+    write_bytes(path, text.encode("utf-8", "backslashreplace"))
 
 
 def write_bytes(path: Path, content: bytes) -> None:

@@ -1,8 +1,5 @@
 """Files are whole or not there, in UTF-8, and a disk that does not take them is named in a sentence."""
 
-import resource
-import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,17 +8,6 @@ from safetensors.torch import save_file
 
 from orl_ldm.errors import UserError
 from orl_ldm.files import require_writable, write_bytes, write_text, writing
-
-
-@pytest.fixture
-def full_disk() -> Iterator[None]:
-    """Every file ends at 1000 bytes, as if its disk were full there."""
-    limits, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.getsignal(signal.SIGXFSZ)
-    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    signal.signal(signal.SIGXFSZ, handler)
 
 
 def test_text_is_utf8_with_unix_line_ends_in_new_folders(tmp_path: Path) -> None:

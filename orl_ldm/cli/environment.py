@@ -2,6 +2,7 @@
 
 import atexit
 import codecs
+import getpass
 import os
 import signal
 import sys
@@ -15,7 +16,6 @@ CACHES = {
     "HF_HOME": ".cache/huggingface",
     "MPLCONFIGDIR": ".config/matplotlib",
     "TORCH_HOME": ".cache/torch",
-    "TORCHINDUCTOR_CACHE_DIR": ".cache/torch",
 }
 
 #: What stands for a character that the terminal's encoding lacks; "?" for any other.
@@ -55,6 +55,14 @@ def _plain(error: UnicodeError) -> tuple[str, int]:
     if not isinstance(error, UnicodeEncodeError):
         raise error
     return "".join(PLAIN.get(character, "?") for character in error.object[error.start : error.end]), error.end
+
+
+def name_user() -> None:
+    """Name a user who has no entry in the password database: torch asks for the name."""
+    try:
+        getpass.getuser()
+    except (KeyError, OSError):
+        os.environ["USER"] = f"uid-{os.getuid()}"
 
 
 def place_caches() -> str:

@@ -11,7 +11,7 @@ from rich.text import Text
 from safetensors import SafetensorError
 
 from orl_ldm.cli import buffer
-from orl_ldm.cli.environment import InterruptedByUser, catch_signals, place_caches, print_in_any_encoding
+from orl_ldm.cli.environment import InterruptedByUser, catch_signals, name_user, place_caches, print_in_any_encoding
 from orl_ldm.errors import UserError
 from orl_ldm.files import reason
 from orl_ldm.terminal import printable, say
@@ -248,6 +248,7 @@ def main(run: Callable[[], Any] = app) -> NoReturn:
     """The console script. UserErrors, disk errors and interruptions end in one sentence instead of a traceback."""
     catch_signals()
     print_in_any_encoding()
+    name_user()
     errors = Console(stderr=True)
     if note := place_caches():
         say(errors, note)

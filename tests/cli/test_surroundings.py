@@ -1,6 +1,7 @@
 """The command line in the surroundings that users have: disks, encodings, homes, and names of any kind."""
 
 import errno
+import getpass
 import json
 import os
 import subprocess
@@ -12,7 +13,7 @@ import pytest
 from rich.console import Console
 from safetensors import SafetensorError
 
-from orl_ldm.cli.environment import CACHES, place_caches
+from orl_ldm.cli.environment import CACHES, name_user, place_caches
 from orl_ldm.cli.loop import quoted
 from orl_ldm.cli.main import app, main
 from orl_ldm.cli.progress import methods_bar
@@ -156,6 +157,19 @@ def test_without_a_home_the_variable_to_set_is_named(monkeypatch: pytest.MonkeyP
         cache_folder()
     with pytest.raises(UserError, match=r"train.out = '~/a': this user has no home folder"):
         load_pipeline(DEMO, ["train.out=~/a"])
+
+
+def test_a_user_without_an_entry_gets_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable in ("LOGNAME", "USER", "LNAME", "USERNAME"):
+        monkeypatch.delenv(variable, raising=False)
+
+    def unknown(uid: int) -> object:
+        raise KeyError(f"getpwuid(): uid not found: {uid}")
+
+    monkeypatch.setattr("pwd.getpwuid", unknown)
+    monkeypatch.setenv("USER", "")
+    name_user()
+    assert getpass.getuser() == f"uid-{os.getuid()}"
 
 
 @pytest.mark.parametrize("home", [None, "/proc/nobody"])
