@@ -7,7 +7,7 @@ RUN := $(VENV)/bin/orl-ldm
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo collect train evaluate report pretrain test lint clean
+.PHONY: help setup demo collect train evaluate report pretrain check test lint clean
 
 help:  ## This list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -41,6 +41,9 @@ report: setup  ## Write tables, figures and page of an evaluation again
 
 pretrain: setup  ## Train an LDM of your own          (PIPELINE=pretrain, SET="--set 'sources=[{source=\"my/images\"}]'")
 	$(RUN) pretrain $(if $(filter pretrain%,$(PIPELINE)),$(PIPELINE),pretrain) $(SET)
+
+check: setup lint  ## Lint, types, import contracts and the quick tests (about a minute)
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n 2 -m "not slow"
 
 test: setup lint  ## Lint, types, import contracts and all tests
 	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n 2

@@ -19,9 +19,9 @@ import typer
 
 from orl_ldm.report.cells import Cell, Row, Table
 from orl_ldm.report.inputs import read_evaluation
-from orl_ldm.report.statistics import METRICS, changes, means_by_method, paired_intervals
+from orl_ldm.report.statistics import changes, columns, means_by_method, paired_intervals, text, title
 
-SHOWN = [metric for metric in METRICS if metric.name != "seconds"]
+SHOWN = [metric for metric in columns() if metric.name != "seconds"]
 STEERED = "steered, mean of seeds"
 app = typer.Typer()
 
@@ -51,11 +51,11 @@ def against(both: pd.DataFrame, others: list[str]) -> str:
     means = means_by_method(both)
     rows = []
     for name in [*others, STEERED]:
-        cells = [Cell(metric.text(means[name][metric.name])) for metric in SHOWN]
+        cells = [Cell(text(metric, means[name][metric.name])) for metric in SHOWN]
         change = None if name == STEERED else changes(paired_intervals(both, STEERED, name))["reward"]
         cells.append(Cell(change.text, change.mark, f"{change.interval} {change.won:.0%}") if change else Cell(""))
         rows.append(Row((Cell(name), *cells)))
-    return Table(("method", *(metric.title for metric in SHOWN), "steered minus this"), tuple(rows)).markdown()
+    return Table(("method", *map(title, SHOWN), "steered minus this"), tuple(rows)).markdown()
 
 
 def by_scene(both: pd.DataFrame, alone: str) -> str:

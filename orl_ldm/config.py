@@ -1,6 +1,8 @@
 """Configuration is data: frozen dataclasses that load from TOML, take overrides, and have a digest."""
 
 import copy
+import datetime
+import difflib
 import hashlib
 import json
 import os
@@ -8,11 +10,12 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
-from typing import Any, TypeVar, get_args, get_type_hints
+from typing import Annotated, Any, TypeVar, get_args, get_type_hints
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import BeforeValidator, ConfigDict, TypeAdapter, ValidationError
 
 from orl_ldm.errors import UserError
+from orl_ldm.files import reason
 
 T = TypeVar("T")
 
@@ -20,9 +23,37 @@ T = TypeVar("T")
 STRICT = ConfigDict(extra="forbid")
 
 
+def expand(value: object) -> object:
+    """A path with `~` expanded. A number or a date, as `--set` reads the name 2024-05-01, is a path's name again.
+
+    Raises ValueError for a `~` where no home folder is known. Anything else is returned as it is.
+    """
+    if isinstance(value, (int, datetime.date)) and not isinstance(value, bool):
+        value = str(value)
+    if not isinstance(value, str):
+        return value
+    expanded = os.path.expanduser(value)  # noqa: PTH111 - Path would turn s3://a into s3:/a
+    if expanded == value and (value == "~" or value.startswith("~/")):
+        raise ValueError("this user has no home folder (HOME is not set): write the path in full")
+    return expanded
+
+
+#: A path or a name that may be one (a hub id, an image source, a URL); a leading `~` is the user's home folder.
+PathText = Annotated[str, BeforeValidator(expand)]
+
+
 def cache_folder() -> Path:
-    """Where files live that are fetched or made again when they are missing: $ORL_LDM_CACHE, or ~/.cache/orl-ldm."""
-    return Path(os.environ.get("ORL_LDM_CACHE") or "~/.cache/orl-ldm").expanduser()
+    """Where files live that are fetched or made again when they are missing: $ORL_LDM_CACHE, or ~/.cache/orl-ldm.
+
+    Raises UserError where the variable is not set and the user has no home folder.
+    """
+    try:
+        return Path(os.environ.get("ORL_LDM_CACHE") or "~/.cache/orl-ldm").expanduser()
+    except RuntimeError:
+        raise UserError(
+            "this user has no home folder to keep fetched files in: set the environment variable ORL_LDM_CACHE to a "
+            "folder for them"
+        ) from None
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -35,6 +66,8 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise UserError(f"{str(path)!r} is a folder: name a pipeline file (.toml)") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{str(path)!r} is not valid TOML: {error}") from error
+    except OSError as error:
+        raise UserError(f"cannot read {str(path)!r}: {reason(error)}") from error
 
 
 def override(table: dict[str, Any], settings: Sequence[str]) -> dict[str, Any]:
@@ -69,16 +102,27 @@ def build(kind: type[T], table: Mapping[str, Any], where: str) -> T:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
         if first["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
-            raise UserError(f"{where}: there is no setting {key!r}; {_choices(kind, first['loc'])}") from None
-        raise UserError(f"{where}: {key} = {first.get('input')!r}: {first['msg']}") from None
+            names = _names(kind, first["loc"])
+            known = f"choose one of: {', '.join(names)}" if names else "see the pipeline's documentation"
+            raise UserError(
+                f"{where}: there is no setting {key!r}{nearest(str(first['loc'][-1]), names)}; {known}"
+            ) from None
+        raise UserError(
+            f"{where}: {key} = {first.get('input')!r}: {first['msg'].removeprefix('Value error, ')}"
+        ) from None
 
 
-def _choices(kind: Any, location: tuple[int | str, ...]) -> str:
-    """The names that would have been right at the place of a wrong key."""
+def nearest(name: str, names: Sequence[str]) -> str:
+    """A question in brackets that suggests the most similar of the names; "" when none is similar."""
+    found = difflib.get_close_matches(name, names, 1)
+    return f" (did you mean {found[0]!r}?)" if found else ""
+
+
+def _names(kind: Any, location: tuple[int | str, ...]) -> list[str]:
+    """The names that are allowed at the place of a wrong key."""
     for part in location[:-1]:
         kind = get_args(kind)[0] if isinstance(part, int) else get_type_hints(kind).get(part, kind)
-    names = getattr(kind, "__dataclass_fields__", {})
-    return f"choose one of: {', '.join(names)}" if names else "see the pipeline's documentation"
+    return list(getattr(kind, "__dataclass_fields__", {}))
 
 
 def digest(*configs: Any) -> str:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from orl_ldm.collect.config import CollectConfig
-from orl_ldm.config import STRICT, build, override, read_toml
+from orl_ldm.config import STRICT, build, nearest, override, read_toml
 from orl_ldm.diffusion.config import LDMConfig, SamplerConfig
 from orl_ldm.errors import UserError
 from orl_ldm.evaluate.config import EvaluateConfig
@@ -17,7 +17,7 @@ FOLDER = Path("pipelines")
 
 @dataclass(frozen=True)
 class Pipeline:
-    """Everything that a run is; each stage reads its own section and what it shares with the others."""
+    """All settings of a run, a section for each stage and for what the stages share."""
 
     __pydantic_config__ = STRICT
 
@@ -33,7 +33,7 @@ class Pipeline:
 def load_pipeline(name: str, settings: Sequence[str] = ()) -> Pipeline:
     """`pipelines/NAME.toml`, or the file of that path, with ``--set section.key=value`` overrides applied.
 
-    Folders that a file leaves open are `runs/<name>/...`. Raises UserError for whatever is wrong, by name.
+    Folders that the file does not name are `runs/<name>/...`. Raises UserError that names what is wrong.
     """
     path = find_pipeline(name)
     table = override(read_toml(path), settings)
@@ -50,13 +50,12 @@ def load_pipeline(name: str, settings: Sequence[str] = ()) -> Pipeline:
 
 
 def find_pipeline(name: str, pretraining: bool = False) -> Path:
-    """The file of a pipeline's name or path. Raises UserError with the names that there are.
+    """The file of a pipeline's name or path. Raises UserError with the names that there are, nearest first.
 
-    Those that begin with `pretrain` make an LDM; the others steer one.
+    Pipelines whose name begins with `pretrain` train an LDM; the others steer one.
     """
-    path = Path(name) if name.endswith(".toml") else FOLDER / f"{name}.toml"
+    path = Path(name).expanduser() if name.endswith(".toml") else FOLDER / f"{name}.toml"
     if not path.exists() and FOLDER.is_dir():
-        names = sorted(p.stem for p in FOLDER.glob("*.toml"))
-        known = ", ".join(n for n in names if n.startswith("pretrain") == pretraining)
-        raise UserError(f"there is no pipeline {str(path)!r}; there are: {known}")
+        names = sorted(p.stem for p in FOLDER.glob("*.toml") if p.stem.startswith("pretrain") == pretraining)
+        raise UserError(f"there is no pipeline {str(path)!r}{nearest(path.stem, names)}; there are: {', '.join(names)}")
     return path

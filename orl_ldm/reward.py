@@ -53,7 +53,7 @@ TERMS: dict[str, Term] = _table(
     Term("ssim", "SSIM", "", 3, True, lambda x, nfe_max: x),
     Term("lpips", "LPIPS", "", 3, False, lambda x, nfe_max: 1 - x),
     Term("nfe", "NFE", "", 1, False, lambda x, nfe_max: 1 - x / nfe_max),
-    Term("seconds", "seconds", "s", 3, False, None),
+    Term("seconds", "time", "s", 3, False, None),
 )
 
 #: The settings that every report shows.

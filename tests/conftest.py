@@ -1,5 +1,8 @@
 """Tiny real models, so that the tests run the product's own code in seconds."""
 
+import resource
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -48,3 +51,14 @@ def settings(tmp_path: Path, ldm_folder: Path) -> list[str]:
         "evaluate.ddim_steps": 5, "evaluate.search_images": 2, "sampler.nfe_max": 5,
     }  # fmt: skip
     return [part for key, value in values.items() for part in ("--set", f"{key}={value}")]
+
+
+@pytest.fixture
+def full_disk() -> Iterator[None]:
+    """Every file ends at 1000 bytes, as if its disk were full there."""
+    limits, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.getsignal(signal.SIGXFSZ)
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    signal.signal(signal.SIGXFSZ, handler)

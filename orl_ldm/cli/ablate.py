@@ -16,11 +16,12 @@ from orl_ldm.cli import stages
 from orl_ldm.cli.loop import buffers_after, quoted
 from orl_ldm.cli.progress import methods_bar
 from orl_ldm.errors import UserError
+from orl_ldm.files import require_writable, write_text
 from orl_ldm.learn.config import Algorithm
 from orl_ldm.pipeline import Pipeline, load_pipeline
 from orl_ldm.report.ablation import LEGEND, WHOLE, ablation
-from orl_ldm.report.tables import write_whole
 from orl_ldm.reward import Weights, preference
+from orl_ldm.terminal import say
 
 #: Names of variants -> what they set.
 LESS: dict[str, tuple[str, ...]] = {
@@ -78,7 +79,8 @@ def ablate(
     known = variants(pipeline, rounds)
     if wrong := set(only) - set(known):
         raise UserError(f"there is no variant {min(wrong)!r}; there are: {', '.join(known)}")
-    folder = Path(out or f"runs/{pipeline.name}/ablation")
+    folder = Path(out or f"runs/{pipeline.name}/ablation").expanduser()
+    require_writable(folder, "--out")
     base = [*settings, f"train.buffers={quoted(buffers_after(pipeline, rounds))}"]
     chosen = only or [variant for variant in known if variant not in ALGORITHMS]
     for variant in chosen:
@@ -93,16 +95,16 @@ def ablate(
     for variant in chosen:
         for seed in seeds:
             run = folder / "".join(c if c.isalnum() else "-" for c in variant) / f"seed-{seed}"
-            console.print(f"{variant}, seed {seed}", highlight=False)
+            say(console, f"{variant}, seed {seed}")
             stages.train(name, [*base, *known[variant], f"train.seed={seed}", f"train.out={run}"], console)
             runs[variant, seed] = run / "policy"
     scores = replayed(pipeline, runs, folder / "parts", weights, console)
-    write_whole(folder / f"per_image-{named}.csv", scores.to_csv(index=False, float_format="%.6g"))
+    write_text(folder / f"per_image-{named}.csv", scores.to_csv(index=False, float_format="%.6g"))
     table = ablation(scores)
-    write_whole(folder / f"ablation-{named}.md", f"{table.markdown()}\n{LEGEND}\n")
+    write_text(folder / f"ablation-{named}.md", f"{table.markdown()}\n{LEGEND}\n")
     title = f"{pipeline.name}: {scores['image'].nunique()} test images, preferring {named}"
     console.print(table.rich(title, len(table.header)))
-    console.print(f"table: {folder / f'ablation-{named}.md'}", highlight=False, soft_wrap=True)
+    say(console, f"table: {folder / f'ablation-{named}.md'}")
 
 
 def replayed(

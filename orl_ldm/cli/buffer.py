@@ -7,19 +7,18 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 from rich.console import Console
 
-from orl_ldm.cli.printable import printable
 from orl_ldm.cli.progress import bytes_bar
+from orl_ldm.terminal import say
 
 if TYPE_CHECKING:
     from orl_ldm.buffer.transfer import Transferred
 
 app = typer.Typer(
-    help="Look at buffers, check them, move them between machines, and hand them to other libraries. A buffer is a "
-    "folder or any fsspec URL, such as s3://bucket/name.",
+    help="Look at, check, move and export buffers.\n\nA buffer is a folder or any fsspec URL, such as s3://bucket/name.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
-console = Console()
+console = Console(emoji=False, highlight=False)  # names are escaped by buffer_tables
 
 BufferArgument = Annotated[str, typer.Argument(help="A buffer folder or fsspec URL.")]
 BuffersArgument = Annotated[list[str], typer.Argument(help="Buffer folders or fsspec URLs.")]
@@ -168,4 +167,4 @@ def _report(result: "Transferred", target: str) -> None:
 
 
 def _say(sentence: str) -> None:
-    console.print(printable(sentence), highlight=False, markup=False, soft_wrap=True)
+    say(console, sentence)

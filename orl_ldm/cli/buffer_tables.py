@@ -13,7 +13,7 @@ from rich.text import Text
 
 from orl_ldm.buffer.schema import ShardError, Sidecar
 from orl_ldm.buffer.summary import Summary
-from orl_ldm.cli.printable import printable
+from orl_ldm.terminal import printable
 
 _BINS = 12
 

@@ -6,15 +6,18 @@ policy with a dial is turned to each of the named reward settings in a round, an
 buffer holds nothing but what that round collects: where a loop with other settings was before, `collect` says so.
 """
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from orl_ldm.cli import stages
 from orl_ldm.pipeline import Pipeline, load_pipeline
 from orl_ldm.reward import SETTINGS
+from orl_ldm.terminal import say
 
 Stage = Callable[[str, Sequence[str], Console], None]
 
@@ -30,7 +33,7 @@ def loop(name: str, rounds: int, rollouts: int, gain: float, settings: Sequence[
     for number in range(rounds + 1):
         for command, stage, own in steps(pipeline, number, rollouts):
             shown = stages.typed(command, name, [*settings, *own])
-            console.print(f"round {number}: {shown}", highlight=False, soft_wrap=True, markup=False)
+            say(console, f"round {number}: {shown}")
             stage(name, [*settings, *own], console)
         if number:
             estimates, best = judged(pipeline, number)
@@ -39,7 +42,8 @@ def loop(name: str, rounds: int, rollouts: int, gain: float, settings: Sequence[
     if rounds:
         table = Table("round", "estimated reward", "policy")
         for number, estimate in enumerate(estimates):
-            table.add_row(str(number) + (" *" if number == best else ""), f"{estimate:.4f}", trained(pipeline, number))
+            row = (str(number) + (" *" if number == best else ""), f"{estimate:.4f}", trained(pipeline, number))
+            table.add_row(*map(Text, row))
         console.print(table)
     return trained(pipeline, best)
 
@@ -88,7 +92,7 @@ def buffers_after(pipeline: Pipeline, number: int) -> list[str]:
 
 def quoted(names: Sequence[str]) -> str:
     """Names as a TOML list."""
-    return "[" + ", ".join(f'"{name}"' for name in names) + "]"
+    return json.dumps(list(names), ensure_ascii=False)
 
 
 def preferences(pipeline: Pipeline) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""`orl-ldm`: one command for each stage. Each reads a pipeline file and explains itself when a stage is missing."""
+"""`orl-ldm`: one command for each stage. Each reads a pipeline file, and its errors name what to run first."""
 
 import math
 import sys
@@ -7,37 +7,63 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
-from rich.markup import escape
+from rich.text import Text
+from safetensors import SafetensorError
 
 from orl_ldm.cli import buffer
-from orl_ldm.cli.interrupt import InterruptedByUser, install
+from orl_ldm.cli.environment import InterruptedByUser, catch_signals, name_user, place_caches, print_in_any_encoding
 from orl_ldm.errors import UserError
+from orl_ldm.files import reason
+from orl_ldm.terminal import printable, say
 
 app = typer.Typer(
-    help="Teach a frozen latent diffusion model to super-resolve aerial images, by offline reinforcement learning.\n\n"
-    "The stages are collect (GPU), train (any machine), evaluate; `demo` runs all three, in rounds.",
+    help="Super-resolve aerial images with a frozen latent diffusion model (LDM) whose denoising is steered by a "
+    "policy, learned offline from logged data.\n\n"
+    "Start with `orl-ldm demo`: it runs all stages on small synthetic images. The stages by themselves are collect "
+    "(log decisions, best on a GPU), train (learn a policy, on any machine) and evaluate (compare it on held-out "
+    "images). A pipeline file in pipelines/ says what they do; --set changes single settings.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-app.add_typer(buffer.app, name="buffer")
-console = Console()
+console = Console(markup=False, emoji=False, highlight=False)
 
 #: Rounds of the demo after its first collection, and rollouts of every image in each.
 DEMO_ROUNDS, DEMO_ROLLOUTS = 2, 3
 
 PipelineArgument = Annotated[
-    str, typer.Argument(help="A pipeline file (.toml), or the name of one in pipelines/.", show_default=True)
+    str, typer.Argument(help="The name of a pipeline in pipelines/, or a file (.toml).", show_default=True)
 ]
 SetOption = Annotated[
-    list[str], typer.Option("--set", help="Override one setting: section.key=value. Repeatable.", metavar="KEY=VALUE")
+    list[str],
+    typer.Option(
+        "--set",
+        help="Change a setting of the pipeline, such as collect.images=8. Repeatable.",
+        metavar="SECTION.KEY=VALUE",
+    ),
 ]
 
 
 @app.command()
+def demo(pipeline: PipelineArgument = "demo", settings: SetOption = []) -> None:  # noqa: B006
+    """Run all stages: collect and train, evaluate, report.
+
+    The first policy is trained on random decisions. Two more rounds collect around the last policy and train again.
+    """
+    from orl_ldm.cli import stages
+    from orl_ldm.cli.loop import loop
+
+    best = loop(pipeline, DEMO_ROUNDS, DEMO_ROLLOUTS, -math.inf, settings, console)
+    stages.evaluate(pipeline, [*settings, f"train.out={best}"], console)
+
+
+@app.command()
 def collect(pipeline: PipelineArgument = "demo", settings: SetOption = []) -> None:  # noqa: B006
-    """Roll the LDM out over training images and publish every decision to a buffer."""
+    """Run the LDM on training images; log every decision.
+
+    The log is a buffer: a folder of files that training reads. An interrupted collection goes on where it stopped.
+    """
     from orl_ldm.cli import stages
 
     stages.collect(pipeline, settings, console)
@@ -50,12 +76,17 @@ def train(
     algo: Annotated[
         str,
         typer.Option(
-            help="critics, ppo, bppo, or d3rlpy-iql and the like; short for --set train.algo=NAME.", metavar="NAME"
+            help="The algorithm: critics, ppo, bppo, or one of d3rlpy's (d3rlpy-iql, ...). Short for --set "
+            "train.algo=NAME.",
+            metavar="NAME",
         ),
     ] = "",
     settings: SetOption = [],  # noqa: B006
 ) -> None:
-    """Learn a policy offline from one or many buffers. Needs no LDM and no images."""
+    """Learn a policy from buffers. Needs no LDM.
+
+    An interrupted training goes on from its last checkpoint.
+    """
     from orl_ldm.cli import stages
 
     stages.train(pipeline, [*settings, f"train.algo={algo}"] if algo else settings, console)
@@ -66,14 +97,30 @@ def train(
 def evaluate(
     pipeline: PipelineArgument = "demo",
     prefer: Annotated[
-        str, typer.Option(help="Turn the dial of a policy that has one: `fidelity=1,speed=0`, or a setting's name.")
+        str,
+        typer.Option(
+            help="What matters more: paper, balanced, perceptual, or shares such as perception=2,distortion=1. For a "
+            "preference-conditioned policy; its own default otherwise.",
+            metavar="PREFERENCE",
+        ),
     ] = "",
     settings: SetOption = [],  # noqa: B006
 ) -> None:
-    """Score the policy and its controls on held-out images; write tables and the report."""
+    """Compare policy and controls on held-out images.
+
+    Writes tables, figures and an HTML page, as `report` does.
+    """
     from orl_ldm.cli import stages
 
     stages.evaluate(pipeline, [*settings, f"evaluate.prefer={prefer}"] if prefer else settings, console)
+
+
+@app.command()
+def report(pipeline: PipelineArgument = "demo", settings: SetOption = []) -> None:  # noqa: B006
+    """Write an evaluation's tables, figures and page again."""
+    from orl_ldm.cli import stages
+
+    stages.report(pipeline, settings, console)
 
 
 @app.command()
@@ -84,7 +131,10 @@ def loop(
     gain: Annotated[float, typer.Option(help="Stop when a round raises the estimated reward by less.")] = 0.001,
     settings: SetOption = [],  # noqa: B006
 ) -> None:
-    """Collect and train in rounds: each explores around the last policy and learns from all that was collected."""
+    """Collect and train in rounds.
+
+    Each round collects around the last policy and trains on everything collected so far.
+    """
     from orl_ldm.cli.loop import loop
 
     best = loop(pipeline, rounds, rollouts, gain, settings, console)
@@ -95,15 +145,22 @@ def loop(
 def ope(
     pipeline: PipelineArgument = "demo",
     run: Annotated[
-        list[str], typer.Option(help="A training folder with checkpoints; repeatable. Else that of the pipeline.")
+        list[str],
+        typer.Option(
+            help="A training folder with checkpoints, repeatable. The pipeline's own otherwise.", metavar="DIR"
+        ),
     ] = [],  # noqa: B006
     images: Annotated[
-        int, typer.Option(help="Replay on so many training images: the held-out ones, then ones never logged.", min=0)
+        int,
+        typer.Option(help="Replay on this many training images that nothing was learned from; 0: as logged.", min=0),
     ] = 0,
-    replay: Annotated[bool, typer.Option(help="Replay with the LDM, beside the estimates.")] = True,
+    replay: Annotated[bool, typer.Option(help="Replay the checkpoints with the LDM, beside the estimates.")] = True,
     settings: SetOption = [],  # noqa: B006
 ) -> None:
-    """Off-policy evaluation: estimate the checkpoints of training (train.keep_checkpoints=20) and replay them."""
+    """Estimate checkpoints offline, and replay them.
+
+    Off-policy evaluation of the checkpoints that a training kept (--set train.keep_checkpoints=20).
+    """
     from orl_ldm.cli.ope import ope
 
     ope(pipeline, run, images, replay, settings, console)
@@ -113,47 +170,60 @@ def ope(
 def ablate(
     pipeline: PipelineArgument = "demo",
     rounds: Annotated[int, typer.Option(help="Learn from so many rounds of `orl-ldm loop`.", min=0)] = 0,
-    seeds: Annotated[int, typer.Option(help="Training seeds, counted from the first.", min=1)] = 5,
-    first_seed: Annotated[int, typer.Option(help="The first of them.", min=0)] = 0,
+    seeds: Annotated[int, typer.Option(help="Number of training seeds.", min=1)] = 5,
+    first_seed: Annotated[int, typer.Option(help="The first seed; the others follow it.", min=0)] = 0,
     prefer: Annotated[
-        str, typer.Option(help="What is compared, and what a dial is turned to; else the pipeline's own.")
+        str,
+        typer.Option(
+            help="The reward to compare under: a named setting, or shares such as perception=2,distortion=1.",
+            metavar="PREFERENCE",
+        ),
     ] = "",
-    only: Annotated[list[str], typer.Option(help="A variant (repeatable); default: all but other algorithms.")] = [],  # noqa: B006
-    out: Annotated[str, typer.Option(help="Where trainings and tables go; runs/<name>/ablation by default.")] = "",
+    only: Annotated[
+        list[str],
+        typer.Option(help="A variant, repeatable. All but other algorithms otherwise.", metavar="VARIANT"),
+    ] = [],  # noqa: B006
+    out: Annotated[
+        str, typer.Option(help="The folder of trainings and tables. runs/<name>/ablation otherwise.", metavar="DIR")
+    ] = "",
     settings: SetOption = [],  # noqa: B006
 ) -> None:
-    """Train without this and that, with several seeds, and compare on held-out images: one table."""
+    """Train variants without single parts; compare them.
+
+    Every variant is trained with several seeds and replayed on held-out images. The result is one table.
+    """
     from orl_ldm.cli.ablate import ablate
 
     ablate(pipeline, rounds, range(first_seed, first_seed + seeds), prefer, only, out, settings, console)
 
 
-@app.command()
-def report(pipeline: PipelineArgument = "demo", settings: SetOption = []) -> None:  # noqa: B006
-    """Write tables, figures and the HTML page of an evaluation again."""
-    from orl_ldm.cli import stages
-
-    stages.report(pipeline, settings, console)
+app.add_typer(buffer.app, name="buffer")
 
 
 @app.command()
-def demo(pipeline: PipelineArgument = "demo", settings: SetOption = []) -> None:  # noqa: B006
-    """Collect and train, twice more around what was learned, then evaluate and report."""
+def images(
+    pipeline: PipelineArgument = "demo",
+    split: Annotated[str, typer.Option(help="Which split to list.")] = "test",
+    sheet: Annotated[str, typer.Option(help="Also save a contact sheet here (.png).", metavar="FILE")] = "",
+    settings: SetOption = [],  # noqa: B006
+) -> None:
+    """List the images that a pipeline uses."""
     from orl_ldm.cli import stages
-    from orl_ldm.cli.loop import loop
 
-    best = loop(pipeline, DEMO_ROUNDS, DEMO_ROLLOUTS, -math.inf, settings, console)
-    stages.evaluate(pipeline, [*settings, f"train.out={best}"], console)
+    stages.images(pipeline, settings, split, sheet, console)
 
 
 @app.command()
 def pretrain(
     pipeline: Annotated[
-        str, typer.Argument(help="A pretraining file (.toml), or the name of one in pipelines/.")
+        str, typer.Argument(help="The name of a pretraining pipeline in pipelines/, or a file (.toml).")
     ] = "pretrain",
     settings: SetOption = [],  # noqa: B006
 ) -> None:
-    """Train an LDM of your own (first stage, then denoiser) on any image source."""
+    """Train an LDM of your own.
+
+    First stage, then denoiser, on any image source. An interrupted training goes on from its last checkpoint.
+    """
     from orl_ldm.cli import stages
 
     stages.pretrain(pipeline, settings)
@@ -161,45 +231,46 @@ def pretrain(
 
 @app.command()
 def prepare() -> None:
-    """Fetch what the metrics need (the AlexNet weights of LPIPS) into the user's cache."""
+    """Fetch the weights that the LPIPS metric needs (once)."""
     from orl_ldm.cli import stages
 
     stages.prepare(console)
 
 
-@app.command()
-def images(
-    pipeline: PipelineArgument = "demo",
-    split: Annotated[str, typer.Option(help="Which split to list.")] = "test",
-    sheet: Annotated[str, typer.Option(help="Also save a contact sheet of the images here (.png).")] = "",
-    settings: SetOption = [],  # noqa: B006
-) -> None:
-    """List the names of the images that a pipeline draws from a split."""
-    from orl_ldm.cli import stages
-
-    stages.images(pipeline, settings, split, sheet, console)
-
-
 def say_next(command: str, pipeline: str, settings: Sequence[str]) -> None:
-    """What to run, with the same settings, when a stage is done that somebody asked for by itself."""
+    """Print the command of the next stage, with the same settings."""
     from orl_ldm.cli.stages import typed
 
-    console.print(f"next: {typed(command, pipeline, settings)}", highlight=False, soft_wrap=True, markup=False)
+    say(console, f"next: {typed(command, pipeline, settings)}")
 
 
 def main(run: Callable[[], Any] = app) -> NoReturn:
-    """The console script: UserErrors in one sentence, Ctrl-C and SIGTERM without a traceback."""
-    install()
+    """The console script. UserErrors, disk errors and interruptions end in one sentence instead of a traceback."""
+    catch_signals()
+    print_in_any_encoding()
+    name_user()
     errors = Console(stderr=True)
+    if note := place_caches():
+        say(errors, note)
     try:
         run()
     except UserError as error:
-        errors.print(f"[red]error:[/red] {escape(str(error))}", soft_wrap=True, highlight=False)
-        sys.exit(2)
+        fail(errors, str(error))
+    except OSError as error:
+        places = [str(place) for place in (error.filename, error.filename2) if place is not None]
+        fail(errors, f"{reason(error)}{': ' if places else ''}{' and '.join(map(repr, places))}")
+    except SafetensorError as error:
+        fail(errors, f"weights could not be read or written: {reason(error)}")
     except (InterruptedByUser, KeyboardInterrupt):
-        errors.print("interrupted; run the same command again to go on where it stopped")
+        say(errors, "interrupted; run the same command again to go on where it stopped")
         sys.exit(130)
     sys.exit(0)
+
+
+def fail(errors: Console, sentence: str) -> NoReturn:
+    """Print what was wrong, and exit with status 2."""
+    errors.print(Text.assemble(("error:", "red"), f" {printable(' '.join(sentence.splitlines()))}"), soft_wrap=True)
+    sys.exit(2)
 
 
 if __name__ == "__main__":

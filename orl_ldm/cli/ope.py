@@ -11,9 +11,11 @@ from scipy.stats import spearmanr
 
 from orl_ldm.cli.progress import episodes_bar, methods_bar
 from orl_ldm.cli.stages import quiet
+from orl_ldm.files import require_writable, write_text
 from orl_ldm.learn.ope import checkpoints, estimates
 from orl_ldm.pipeline import Pipeline, load_pipeline
 from orl_ldm.report.checkpoints import LABELS, draw, table
+from orl_ldm.terminal import say
 
 
 def ope(
@@ -23,7 +25,7 @@ def ope(
     pipeline = load_pipeline(name, settings)
     folders = checkpoints(runs or [pipeline.train.out])
     out = Path(pipeline.train.out) / "ope"
-    out.mkdir(parents=True, exist_ok=True)
+    require_writable(out, "train.out")
     with episodes_bar("estimate", console) as advance:
         frame, held = estimates(pipeline.train, folders, advance)
     facts: dict[str, object] = {"checkpoints": len(folders), "held_out_images": len(held)}
@@ -33,16 +35,16 @@ def ope(
         frame["replay"] = rewards.mean().to_numpy()
         frame["replay_low"], frame["replay_high"] = ((rewards.mean() + z * error).to_numpy() for z in (-1.96, 1.96))
         facts |= {"replayed_images": len(rewards), "spearman": rank_correlations(frame)}
-        rewards.to_csv(out / "replay.csv", index_label="image", float_format="%.6g")
-    frame.to_csv(out / "ope.csv", index=False, float_format="%.6g")
-    (out / "ope.json").write_text(json.dumps(facts, indent=2) + "\n")
+        write_text(out / "replay.csv", rewards.to_csv(index_label="image", float_format="%.6g"))
+    write_text(out / "ope.csv", frame.to_csv(index=False, float_format="%.6g"))
+    write_text(out / "ope.json", json.dumps(facts, indent=2) + "\n")
     shown = table(frame)
     console.print(shown.rich("off-policy evaluation", len(shown.header)))
     if with_replay:
         draw(out)
         for key, rho in rank_correlations(frame).items():
-            console.print(f"Spearman's rho of {LABELS[key]}: {rho:.2f} over {len(frame)} checkpoints")
-    console.print(f"written to {out}", highlight=False, soft_wrap=True)
+            say(console, f"Spearman's rho of {LABELS[key]}: {rho:.2f} over {len(frame)} checkpoints")
+    say(console, f"written to {out}")
 
 
 def rank_correlations(frame: pd.DataFrame) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""Progress bars: what is running, how fast, and how long it will take."""
+"""Progress bars: what runs, how fast, and how long it will take."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -26,14 +26,18 @@ class RateColumn(ProgressColumn):
         return Text(f"{task.speed:.1f}/s" if task.speed else "-/s", style="progress.data.speed")
 
 
+#: Names of methods and folders come from outside: they are not markup.
+DESCRIPTION = TextColumn("{task.description}", markup=False)
+
+
 def _bar(console: Console) -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), RateColumn(), TimeRemainingColumn())
+    columns = (DESCRIPTION, BarColumn(), MofNCompleteColumn(), RateColumn(), TimeRemainingColumn())
     return Progress(*columns, console=console)
 
 
 @contextmanager
 def episodes_bar(what: str, console: Console) -> Iterator[Callable[[int, int], None]]:
-    """A bar that is told (episodes done, episodes in all)."""
+    """A bar; yields what sets it to (episodes done, episodes in all)."""
     with _bar(console) as progress:
         task = progress.add_task(what, total=None)
 
@@ -45,8 +49,8 @@ def episodes_bar(what: str, console: Console) -> Iterator[Callable[[int, int], N
 
 @contextmanager
 def bytes_bar(what: str, console: Console) -> Iterator[Callable[[int, int], None]]:
-    """A bar that is told (bytes done, bytes in all); none when there is nothing to do."""
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    """A bar; yields what sets it to (bytes done, bytes in all). It is not shown when there is nothing to do."""
+    columns = (DESCRIPTION, BarColumn(), DownloadColumn(), TransferSpeedColumn())
     progress = Progress(*columns, TimeRemainingColumn(), console=console)
     task = progress.add_task(what)
 
@@ -64,7 +68,7 @@ def bytes_bar(what: str, console: Console) -> Iterator[Callable[[int, int], None
 
 @contextmanager
 def methods_bar(console: Console) -> Iterator[Callable[[str, int, int], None]]:
-    """One bar for each method that is being scored, told (method, images done, images in all)."""
+    """A bar for each method; yields what sets one to (method, images done, images in all)."""
     with _bar(console) as progress:
         tasks = {}
 

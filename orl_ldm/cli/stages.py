@@ -1,5 +1,6 @@
-"""What the commands do: open what a stage needs, and run it under a progress bar."""
+"""The stages as commands: open what a stage needs, and run it under a progress bar."""
 
+import glob
 import json
 import os
 import shlex
@@ -8,16 +9,20 @@ from pathlib import Path
 
 from rich.console import Console
 
-from orl_ldm.cli.interrupt import InterruptedByUser
+from orl_ldm.cli.environment import InterruptedByUser
 from orl_ldm.cli.progress import episodes_bar, methods_bar
 from orl_ldm.config import build, digest, override, read_toml
 from orl_ldm.errors import UserError
+from orl_ldm.files import require_writable
 from orl_ldm.pipeline import Pipeline, find_pipeline, load_pipeline
+from orl_ldm.terminal import say
 
 
 def collect(name: str, settings: Sequence[str], console: Console) -> None:
     """Publish every shard of the pipeline's collection that is not there yet."""
     pipeline = load_pipeline(name, settings)
+    if "://" not in pipeline.collect.out:
+        require_writable(pipeline.collect.out, "collect.out")
     quiet()
     from orl_ldm.collect.collector import collect as run
     from orl_ldm.diffusion.ldm import open_ldm
@@ -27,30 +32,31 @@ def collect(name: str, settings: Sequence[str], console: Console) -> None:
     with episodes_bar("collect", console) as advance:
         result = run(pipeline.collect, pipeline.data, pipeline.sampler, ldm, weights, advance)
     resumed = f" ({result.resumed} of {result.units} shards were there already)" if result.resumed else ""
-    console.print(f"{result.episodes} episodes of {result.behavior} in {result.url}{resumed}")
+    say(console, f"{result.episodes} episodes of {result.behavior} in {result.url}{resumed}")
 
 
 def train(name: str, settings: Sequence[str], console: Console) -> None:
     """Train the pipeline's policy."""
     pipeline = load_pipeline(name, settings)
-    pipeline.train.reward_weights()  # an unknown setting is said before any work
+    pipeline.train.reward_weights()  # an unknown setting is an error before any work
     for buffer in pipeline.train.buffers:
         if "://" not in buffer and not Path(buffer).is_dir():
             raise UserError(
                 f"there is no buffer {buffer!r} yet: collect it first (make collect PIPELINE={pipeline.name}, or "
                 f"orl-ldm collect {name}), or name others with --set train.buffers"
             )
+    require_writable(pipeline.train.out, "train.out")
     from orl_ldm.learn import train as run
 
     try:
         folder = run(pipeline.train)
-    except KeyboardInterrupt:  # the learner's own, after it has saved a checkpoint
+    except KeyboardInterrupt:  # raised by the learner after it saved a checkpoint
         raise InterruptedByUser from None
-    console.print(f"policy in {folder}")
+    say(console, f"policy in {folder}")
 
 
 def evaluate(name: str, settings: Sequence[str], console: Console) -> None:
-    """Score everything and report."""
+    """Score every method and report."""
     pipeline = load_pipeline(name, settings)
     policy = Path(pipeline.evaluate.policy or Path(pipeline.train.out) / "policy")
     if not pipeline.evaluate.policy and not (policy / "policy.json").exists():
@@ -59,11 +65,8 @@ def evaluate(name: str, settings: Sequence[str], console: Console) -> None:
             f"orl-ldm train {name})"
         )
     if not pipeline.evaluate.policy and (later := later_rounds(Path(pipeline.train.out))):
-        console.print(
-            f"Evaluating round 0; later rounds exist: {', '.join(later)} (--set train.out=...)",
-            highlight=False,
-            soft_wrap=True,
-        )
+        say(console, f"evaluating round 0, {policy}; later rounds exist: {', '.join(later)} (--set train.out=...)")
+    require_writable(pipeline.evaluate.out, "evaluate.out")
     quiet()
     from orl_ldm.evaluate.run import Task
     from orl_ldm.evaluate.run import evaluate as run
@@ -72,18 +75,19 @@ def evaluate(name: str, settings: Sequence[str], console: Console) -> None:
     task = Task(pipeline.name, pipeline.evaluate, pipeline.data, pipeline.ldm, pipeline.sampler, policy, command)
     with methods_bar(console) as advance:
         out = run(task, advance)
-    if not json.loads((out / "facts.json").read_text())["same_ldm_as_learned"]:
-        console.print("note: the policy was learned with another LDM than the one that it steers here", style="yellow")
+    if not json.loads((out / "facts.json").read_text(encoding="utf-8"))["same_ldm_as_learned"]:
+        say(console, "note: the policy was trained with another LDM than the one that it steers here", "yellow")
     _report(pipeline, console)
 
 
 def later_rounds(train: Path) -> list[str]:
-    """Trainings of a loop's later rounds beside its first one."""
-    return sorted(str(found.parents[1]) for found in train.parent.glob(f"{train.name}-round*/policy/policy.json"))
+    """Training folders of a loop's later rounds, beside that of the first."""
+    found = train.parent.glob(f"{glob.escape(train.name)}-round*/policy/policy.json")
+    return sorted(str(policy.parents[1]) for policy in found)
 
 
 def report(name: str, settings: Sequence[str], console: Console) -> None:
-    """Tables, figures and page of an evaluation that has been made."""
+    """Tables, figures and page of an evaluation."""
     _report(load_pipeline(name, settings), console)
 
 
@@ -91,14 +95,16 @@ def _report(pipeline: Pipeline, console: Console) -> None:
     from orl_ldm.report import build_report, print_table, write_tables
 
     folder = Path(pipeline.evaluate.out)
+    training = trained_in(folder)
+    require_writable(folder, "evaluate.out")
     write_tables(folder)
-    page = build_report(folder, trained_in(folder))
+    page = build_report(folder, training)
     print_table(folder, console)
-    console.print(f"report: {page}", highlight=False, soft_wrap=True)
+    say(console, f"report: {page}")
 
 
 def trained_in(evaluation: Path) -> Path | None:
-    """The folder of the training whose policy was evaluated; None where there is none, as when the policy is a copy."""
+    """The folder of the training whose policy was evaluated; None where it is not there, as for a copied policy."""
     from orl_ldm.report.inputs import read_evaluation
 
     folder = (evaluation.resolve() / str(read_evaluation(evaluation).facts.get("policy_folder", ""))).parent
@@ -113,9 +119,10 @@ def pretrain(name: str, settings: Sequence[str]) -> None:
     from orl_ldm.pretrain.run import pretrain as run
 
     config = build(PretrainConfig, override(read_toml(path), settings), str(path))
+    require_writable(config.out, "out")
     try:
         run(config)
-    except KeyboardInterrupt:  # after it has saved a checkpoint
+    except KeyboardInterrupt:  # raised after a checkpoint was saved
         raise InterruptedByUser from None
 
 
@@ -123,7 +130,7 @@ def prepare(console: Console) -> None:
     """Fetch the metric's weights."""
     from orl_ldm.metrics import lpips_weights
 
-    console.print(f"LPIPS weights: {lpips_weights(console.print)}", highlight=False, soft_wrap=True)
+    say(console, f"LPIPS weights: {lpips_weights(lambda sentence: say(console, sentence))}")
 
 
 def images(name: str, settings: Sequence[str], split: str, sheet: str, console: Console) -> None:
@@ -137,13 +144,13 @@ def images(name: str, settings: Sequence[str], split: str, sheet: str, console: 
     count = pipeline.evaluate.images if split == data.test_split else pipeline.collect.images
     refs = open_images(data.source, split, data.classes, count, data.seed, data.image_column)
     for ref in refs:
-        console.print(ref.name, highlight=False, markup=False)
+        say(console, ref.name)
     if sheet:
         try:
-            save_sheet(refs, Path(sheet))
+            save_sheet(refs, Path(sheet).expanduser())
         except (OSError, ValueError) as error:  # no such place, or no such kind of picture
             raise UserError(f"cannot save the sheet {sheet!r}: {error}") from None
-    console.print(f"{len(refs)} images, list {digest([ref.name for ref in refs])[:12]}", highlight=False)
+    say(console, f"{len(refs)} images, list {digest([ref.name for ref in refs])[:12]}")
 
 
 def typed(command: str, name: str, settings: Sequence[str]) -> str:

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BeforeValidator, NonNegativeInt, PositiveFloat, PositiveInt
 
 from orl_ldm.actions import ACTIONS
-from orl_ldm.config import STRICT
+from orl_ldm.config import STRICT, PathText
 
 
 def of_actions(table: Mapping[str, object]) -> Mapping[str, object]:
@@ -38,7 +38,7 @@ class CollectConfig:
 
     __pydantic_config__ = STRICT
 
-    out: str = "runs/buffer"
+    out: PathText = "runs/buffer"
     codec: Literal["hdf5", "zarr"] = "hdf5"
     images: NonNegativeInt = 64
     rollouts: PositiveInt = 8
@@ -50,7 +50,7 @@ class CollectConfig:
     prior: Annotated[dict[str, tuple[PositiveFloat, PositiveFloat]], AfterValidator(of_actions)] = field(
         default_factory=dict
     )
-    policy: str = ""
+    policy: PathText = ""
     prefer: str = ""
     concentration: Annotated[dict[str, PositiveFloat], AfterValidator(of_actions)] = field(
         default_factory=lambda: {"t_ratio": 4.0}

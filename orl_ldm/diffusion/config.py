@@ -5,7 +5,7 @@ from typing import Literal
 
 from pydantic import NonNegativeFloat, PositiveInt
 
-from orl_ldm.config import STRICT
+from orl_ldm.config import STRICT, PathText
 
 
 @dataclass(frozen=True)
@@ -14,7 +14,7 @@ class LDMConfig:
 
     __pydantic_config__ = STRICT
 
-    id: str = "embedded"
+    id: PathText = "embedded"
     device: str = "auto"
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
 

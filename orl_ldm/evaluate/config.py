@@ -5,7 +5,7 @@ from typing import Annotated
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt
 
-from orl_ldm.config import STRICT
+from orl_ldm.config import STRICT, PathText
 from orl_ldm.images.config import Degradation
 
 
@@ -24,8 +24,8 @@ class EvaluateConfig:
 
     __pydantic_config__ = STRICT
 
-    out: str = "runs/evaluate"
-    policy: str = ""
+    out: PathText = "runs/evaluate"
+    policy: PathText = ""
     images: NonNegativeInt = 48
     degradations: tuple[Degradation, ...] = ()
     batch_size: PositiveInt = 16
@@ -34,6 +34,6 @@ class EvaluateConfig:
     etas: Annotated[tuple[NonNegativeFloat, ...], Field(min_length=1)] = (0.0, 1.0)
     search_images: PositiveInt = 16
     search_episodes: NonNegativeInt = 0
-    spandrel: tuple[str, ...] = ()
+    spandrel: tuple[PathText, ...] = ()
     prefer: str = ""
     frontier: tuple[str, ...] = ()

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -9,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from orl_ldm.files import write_bytes, write_text
 from orl_ldm.images.config import DataConfig
 from orl_ldm.images.pairs import centre_crop
 from orl_ldm.images.resample import to_pixels
@@ -36,11 +38,10 @@ def write_examples(
     index = []
     for scene, i in first.items():
         place = folder / _slug(scene)
-        place.mkdir(parents=True, exist_ok=True)
         columns: list[dict[str, Any]] = []
         for role in COLUMNS:
             score: Scored = scores[role]
-            Image.fromarray(score.pixels[i]).save(place / f"{role}.png")
+            write_bytes(place / f"{role}.png", to_png(score.pixels[i]))
             psnr, _, lpips = (float(v) for v in score.quality[i])
             columns.append(
                 {
@@ -51,10 +52,17 @@ def write_examples(
                     "nfe": int(score.nfe[i]),
                 }
             )
-        Image.fromarray(to_pixels(centre_crop(refs[i], data.size))).save(place / "hr.png")
+        write_bytes(place / "hr.png", to_png(to_pixels(centre_crop(refs[i], data.size))))
         columns.append({"label": "HR (reference)", "file": f"{_slug(scene)}/hr.png"})
         index.append({"scene": scene, "image": refs[i].name, "columns": columns})
-    (folder / "index.json").write_text(json.dumps(index, indent=2) + "\n")
+    write_text(folder / "index.json", json.dumps(index, indent=2) + "\n")
+
+
+def to_png(pixels: npt.NDArray[np.uint8]) -> bytes:
+    """Pixels (H, W, 3) as a PNG file."""
+    content = BytesIO()
+    Image.fromarray(pixels).save(content, "PNG")
+    return content.getvalue()
 
 
 def _slug(scene: str) -> str:

@@ -10,9 +10,6 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-import pandas as pd
-
-from orl_ldm.alone import alone
 from orl_ldm.config import digest
 from orl_ldm.diffusion.config import LDMConfig, SamplerConfig
 from orl_ldm.diffusion.ldm import LDM, open_ldm
@@ -25,9 +22,11 @@ from orl_ldm.evaluate.examples import write_examples
 from orl_ldm.evaluate.fixed import FixedSchedule, search, starts
 from orl_ldm.evaluate.runner import VERSION, Advance, Runner, decisions, per_image
 from orl_ldm.evaluate.tries import Tries
+from orl_ldm.files import write_text, writing
 from orl_ldm.images.config import DataConfig
 from orl_ldm.images.pairs import load_pairs
 from orl_ldm.images.sources import open_images
+from orl_ldm.locks import locked
 from orl_ldm.metrics import CONTRACT, Metrics
 from orl_ldm.policy import open_policy
 from orl_ldm.reward import Weights
@@ -98,11 +97,11 @@ def evaluate(task: Task, advance: Advance = lambda what, done, total: None) -> P
         "steered": steered.name,
     }
     table = per_image(scores, refs, opened.weights, task.sampler.nfe_max)
-    _write_csv(table, out / "per_image.csv")
-    _write_csv(decisions(first, refs), out / "actions.csv")
+    write_text(out / "per_image.csv", table.to_csv(index=False, float_format="%.6g"))
+    write_text(out / "actions.csv", decisions(first, refs).to_csv(index=False, float_format="%.6g"))
     shown = {role: scores[name, main] for role, name in roles.items()}
     write_examples(out / "examples", refs, kinds[main], shown, roles)
-    (out / "images.txt").write_text("".join(f"{ref.name}\n" for ref in refs))
+    write_text(out / "images.txt", "".join(f"{ref.name}\n" for ref in refs))
     summary = {
         "pipeline": task.name,
         "setting": config.prefer or facts.get("setting", ""),
@@ -125,7 +124,7 @@ def evaluate(task: Task, advance: Advance = lambda what, done, total: None) -> P
         "search_episodes": episodes,
         "command": task.command,
     }
-    (out / "facts.json").write_text(json.dumps(summary, indent=2) + "\n")
+    write_text(out / "facts.json", json.dumps(summary, indent=2) + "\n")
     return out
 
 
@@ -183,12 +182,13 @@ def _best_fixed(
     what = (asdict(data), asdict(task.sampler), ldm.digest, str(ldm.dtype), weights, CONTRACT)
     key = digest(VERSION, what, episodes, config.search_images, config.seed, kind)
     path = Path(config.out) / "parts" / f"fixed-{key[:16]}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
 
     def heard(done: int, total: int) -> None:
         advance(f"search: best fixed {kind}", done, total)
 
-    with alone(path.with_suffix(".lock"), f"searches a fixed {kind} in {config.out!r}"):
+    with locked(path.with_suffix(".lock"), f"searches a fixed {kind} in {config.out!r}"):
         if not path.exists():
             refs = open_images(
                 data.source, data.train_split, data.classes, config.search_images, data.seed, data.image_column
@@ -197,18 +197,7 @@ def _best_fixed(
             found, reward = search(
                 ldm, images, metrics, weights, task.sampler, episodes, config.seed, kind, heard, Tries(tries)
             )
-            _replace(path, json.dumps({"actions": found.actions, "reward": reward}).encode())
+            write_text(path, json.dumps({"actions": found.actions, "reward": reward}))
             tries.unlink()
-    kept = json.loads(path.read_text())
+    kept = json.loads(path.read_text(encoding="utf-8"))
     return FixedSchedule(tuple(tuple(action) for action in kept["actions"])), float(kept["reward"])
-
-
-def _write_csv(table: pd.DataFrame, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _replace(path, table.to_csv(index=False, float_format="%.6g").encode())
-
-
-def _replace(path: Path, content: bytes) -> None:
-    staged = path.with_suffix(".tmp")
-    staged.write_bytes(content)
-    staged.replace(path)

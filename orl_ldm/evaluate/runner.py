@@ -1,8 +1,8 @@
 """Score methods batch by batch, keep every batch's results to resume from, and lay them out as tables."""
 
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from orl_ldm.actions import ACTIONS
 from orl_ldm.config import digest
 from orl_ldm.diffusion.ldm import LDM
 from orl_ldm.evaluate import methods as m
+from orl_ldm.files import write_bytes
 from orl_ldm.images.config import DataConfig
 from orl_ldm.images.pairs import Batch, load_pairs
 from orl_ldm.images.sources import ImageRef
@@ -75,11 +76,9 @@ class Runner:
         batch = load_pairs(refs, self.data)
         outcome, seconds = self._after(method.base, start, batch) if method.base else m.timed(method, batch)
         part = self._measure(outcome, batch, seconds)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        staged = path.with_suffix(f".{os.getpid()}.tmp")
-        with staged.open("wb") as file:
-            np.savez_compressed(file, allow_pickle=False, **part)
-        staged.replace(path)
+        content = BytesIO()
+        np.savez_compressed(content, allow_pickle=False, **part)
+        write_bytes(path, content.getvalue())
         return part
 
     def _after(self, base: m.Method, start: int, batch: Batch) -> tuple[m.Outcome, float]:

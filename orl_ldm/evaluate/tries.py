@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from orl_ldm.errors import UserError
+from orl_ldm.files import write_text, writing
 
 
 class Tries:
@@ -14,20 +15,19 @@ class Tries:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+            lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
             whole = [line for line in lines if line.endswith("\n")]  # a kill may have cut the last one short
             self._known = iter([float(line) for line in whole])
         except ValueError as error:
             raise UserError(f"{str(path)!r} is damaged ({error}): delete it, and its search begins anew") from None
-        path.write_text("".join(whole))
+        write_text(path, "".join(whole))
 
     def __call__(self, play: Callable[[], float]) -> float:
         """The reward of the next try."""
         if (known := next(self._known, None)) is not None:
             return known
         reward = play()
-        with self._path.open("a") as file:
+        with writing(self._path), self._path.open("a", encoding="utf-8") as file:
             file.write(f"{reward!r}\n")
         return reward

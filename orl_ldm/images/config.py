@@ -5,7 +5,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, NonNegativeInt, PositiveInt
 
-from orl_ldm.config import STRICT
+from orl_ldm.config import STRICT, PathText
 from orl_ldm.images.degrade import read
 
 
@@ -28,7 +28,7 @@ class DataConfig:
 
     __pydantic_config__ = STRICT
 
-    source: str = "synthetic"
+    source: PathText = "synthetic"
     train_split: str = "train"
     test_split: str = "test"
     image_column: str = ""

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
-from orl_ldm.config import STRICT
+from orl_ldm.config import STRICT, PathText
 from orl_ldm.reward import Weights, as_weights, setting
 
 
@@ -123,8 +123,8 @@ class TrainConfig:
 
     __pydantic_config__ = STRICT
 
-    buffers: tuple[str, ...]
-    out: str
+    buffers: tuple[PathText, ...]
+    out: PathText
     algo: Algorithm = "critics"
     setting: str = "balanced"
     weights: Annotated[Weights, AfterValidator(as_weights)] | None = None

@@ -12,7 +12,6 @@ from rich.progress import Progress as Bar
 from torch import nn
 from torch.optim import Optimizer
 
-from orl_ldm.alone import alone
 from orl_ldm.errors import UserError
 from orl_ldm.interrupt import Interrupt
 from orl_ldm.learn import acceptance, checkpoint
@@ -29,6 +28,7 @@ from orl_ldm.learn.log import Log
 from orl_ldm.learn.metrics import Metrics, alarms, not_finite
 from orl_ldm.learn.ppo import PPO
 from orl_ldm.learn.randomness import seed_start
+from orl_ldm.locks import locked
 from orl_ldm.policy import TrainedPolicy, load_policy, save_policy
 
 #: At most this much work is lost to a kill that cannot be caught.
@@ -81,7 +81,7 @@ def train(config: TrainConfig, progress: bool = True) -> Path:
     except (FileExistsError, NotADirectoryError):
         raise UserError(f"train.out = {str(out)!r} is, or lies below, a file: name a folder") from None
     with (
-        alone(out / ".lock", f"trains in {str(out)!r}"),
+        locked(out / ".lock", f"trains in {str(out)!r}"),
         torch.random.fork_rng(devices=[device] if device.type == "cuda" else []),
     ):
         seed_start(config.seed)

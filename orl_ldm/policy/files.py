@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
 from orl_ldm.errors import UserError
+from orl_ldm.files import write_bytes, write_text, writing
 from orl_ldm.policy.beta import BetaPolicy, Policy
 from orl_ldm.policy.planned import PlannedPolicy
 from orl_ldm.policy.preferring import under
@@ -30,11 +31,10 @@ def save_policy(policy: TrainedPolicy, folder: str | Path, facts: dict[str, Any]
     The JSON is written last and marks it complete; that of a policy which was there before goes first.
     """
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "policy.json").unlink(missing_ok=True)
-    weights = folder / "policy.safetensors.tmp"
-    save_file({k: v.contiguous() for k, v in policy.state_dict().items()}, weights)
-    weights.replace(folder / "policy.safetensors")
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "policy.json").unlink(missing_ok=True)
+    write_bytes(folder / "policy.safetensors", save({k: v.contiguous() for k, v in policy.state_dict().items()}))
     kind = next(name for name, kind in KINDS.items() if isinstance(policy, kind))
     content = {
         "format": FORMAT,
@@ -43,16 +43,14 @@ def save_policy(policy: TrainedPolicy, folder: str | Path, facts: dict[str, Any]
         "hidden": list(policy.hidden),
         "facts": facts,
     }
-    staged = folder / "policy.json.tmp"
-    staged.write_text(json.dumps(content, indent=2) + "\n")
-    staged.replace(folder / "policy.json")
+    write_text(folder / "policy.json", json.dumps(content, indent=2) + "\n")
 
 
 def load_policy(folder: str | Path) -> tuple[TrainedPolicy, dict[str, Any]]:
     """(policy in evaluation mode, its facts). Raises UserError when there is none or its files do not fit together."""
     folder = Path(folder)
     try:
-        content = json.loads((folder / "policy.json").read_text())
+        content = json.loads((folder / "policy.json").read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         raise UserError(
             f"there is no policy in {str(folder)!r}: train one first (make train, or orl-ldm train)"

@@ -12,6 +12,7 @@ from accelerate import Accelerator
 from jinja2 import Environment, StrictUndefined
 
 from orl_ldm.diffusion.ldm import LDM
+from orl_ldm.files import write_text
 from orl_ldm.pretrain.config import PretrainConfig
 
 TEMPLATE = Path(__file__).with_name("card.md.j2")
@@ -57,12 +58,12 @@ def write_card(
         hardware=hardware(accelerator),
         scores=scores,
     )
-    (folder / "ldm" / "README.md").write_text(text, encoding="utf-8")
+    write_text(folder / "ldm" / "README.md", text)
 
 
 def last_scores(log: Path) -> dict[str, float]:
     """The last row of a validation table, by readable names, without what is not a score."""
-    with log.open(newline="") as file:
+    with log.open(newline="", encoding="utf-8") as file:
         row = list(csv.DictReader(file))[-1]
     return {key.replace("_", " "): float(row[key]) for key in row if key not in ("step", "hours", "loss")}
 

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
-from orl_ldm.config import STRICT
+from orl_ldm.config import STRICT, PathText
 from orl_ldm.images.config import Degradation
 
 #: Residual blocks at full, half and quarter resolution.
@@ -18,7 +18,7 @@ class SourceConfig:
 
     __pydantic_config__ = STRICT
 
-    source: str = "synthetic"
+    source: PathText = "synthetic"
     split: str = "train"
     image_column: str = ""
     classes: tuple[str, ...] = ()
@@ -108,14 +108,14 @@ class PretrainConfig:
     name: str = "pretrain"
     seed: NonNegativeInt = 42
     scale: PositiveInt = 4
-    start: str = ""
+    start: PathText = ""
     sources: tuple[SourceConfig, ...] = (SourceConfig(),)
     degradation: Degradation = "bicubic"
     holdout: PositiveInt = 32
     holdout_seed: NonNegativeInt = 42
     previews: PositiveInt = 4
     validation_steps: PositiveInt = 10
-    out: str = "runs/pretrain"
+    out: PathText = "runs/pretrain"
     mixed_precision: Literal["no", "fp16", "bf16"] = "no"
     compile: bool = False
     workers: NonNegativeInt = 0

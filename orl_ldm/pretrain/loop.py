@@ -17,6 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor, nn
 
 from orl_ldm.errors import UserError
+from orl_ldm.files import write_text, writing
 from orl_ldm.interrupt import Interrupt
 from orl_ldm.pretrain.config import StageConfig
 from orl_ldm.pretrain.data import Crops, Images, loaded
@@ -167,27 +168,28 @@ class Checkpoint:
             return 0, 0.0
         for name, part in self.parts.items():
             part.load_state_dict(torch.load(folder / f"{name}.pt", map_location="cpu", weights_only=True))
-        state = json.loads((folder / "step.json").read_text())
+        state = json.loads((folder / "step.json").read_text(encoding="utf-8"))
         return int(state["step"]), float(state["hours"])
 
     def save(self, step: int, hours: float) -> None:
         """Replace the last checkpoint by this one. A kill at any moment leaves one of them whole, and it is found."""
         staged = self.folder.with_name(self.folder.name + ".tmp")
-        shutil.rmtree(staged, ignore_errors=True)
-        staged.mkdir(parents=True)
-        for name, part in self.parts.items():
-            torch.save(part.state_dict(), staged / f"{name}.pt")
-        (staged / "step.json").write_text(json.dumps({"step": step, "hours": hours}))
-        if self.folder.exists():
+        with writing(self.folder, RuntimeError):  # torch.save's error when a disk is full
+            shutil.rmtree(staged, ignore_errors=True)
+            staged.mkdir(parents=True)
+            for name, part in self.parts.items():
+                torch.save(part.state_dict(), staged / f"{name}.pt")
+            write_text(staged / "step.json", json.dumps({"step": step, "hours": hours}))
+            if self.folder.exists():
+                shutil.rmtree(self.last, ignore_errors=True)
+                self.folder.rename(self.last)
+            staged.rename(self.folder)
             shutil.rmtree(self.last, ignore_errors=True)
-            self.folder.rename(self.last)
-        staged.rename(self.folder)
-        shutil.rmtree(self.last, ignore_errors=True)
 
 
 def _progress(disable: bool) -> Progress:
     return Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn("loss {task.fields[loss]:.4f}"),

@@ -2,6 +2,7 @@
 
 import csv
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+from orl_ldm.files import write_bytes, write_text, writing
 from orl_ldm.images.resample import to_pixels
 
 if TYPE_CHECKING:
@@ -45,7 +47,7 @@ class Run:
 def append(path: Path, row: dict[str, float]) -> None:
     """Add a row to a CSV file, and the head before the first one."""
     new = not path.exists()
-    with path.open("a", newline="") as file:
+    with writing(path), path.open("a", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(row))
         if new:
             writer.writeheader()
@@ -56,19 +58,17 @@ def keep_until(path: Path, step: int) -> None:
     """Drop the rows after `step`: they are about to be written again; and what a kill left half written."""
     if not path.exists():
         return
-    whole = [line for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
+    whole = [line for line in path.read_text(encoding="utf-8").splitlines(keepends=True) if line.endswith("\n")]
     if not whole:
         path.unlink()
         return
     head, *rows = whole
-    staged = path.with_suffix(".tmp")
-    staged.write_text(head + "".join(row for row in rows if int(row.split(",")[0]) <= step))
-    staged.replace(path)
+    write_text(path, head + "".join(row for row in rows if int(row.split(",")[0]) <= step))
 
 
 def validation_table(name: str, log: Path) -> Table:
     """The last validations, one a column."""
-    with log.open(newline="") as file:
+    with log.open(newline="", encoding="utf-8") as file:
         head, *rows = csv.reader(file)
     table = Table(title=f"{name}, held-out images", title_justify="left")
     shown = rows[-SHOWN:]
@@ -89,5 +89,6 @@ def save_previews(pictures: dict[str, Tensor], path: Path) -> None:
         for axis, image in zip(axes[:, column], images, strict=True):
             axis.imshow(to_pixels(image), interpolation="nearest")
             axis.axis("off")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path)
+    content = BytesIO()
+    figure.savefig(content, format="png")
+    write_bytes(path, content.getvalue())

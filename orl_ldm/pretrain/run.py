@@ -16,6 +16,7 @@ from torch import Tensor
 from orl_ldm.diffusion.ldm import LDM, load_ldm, make_ldm
 from orl_ldm.diffusion.model_files import model_files
 from orl_ldm.errors import UserError
+from orl_ldm.files import write_text, writing
 from orl_ldm.images.pairs import centre_crop
 from orl_ldm.images.sources import ImageRef
 from orl_ldm.metrics import lpips_weights
@@ -125,7 +126,7 @@ def claim(folder: Path, config: PretrainConfig) -> None:
     record = folder / "pretrain.json"
     table = {**asdict(config), "start_weights": model_files(config.start).digest if config.start else ""}
     if record.exists():
-        before, now = _flat(json.loads(record.read_text())), _flat(json.loads(json.dumps(table)))
+        before, now = _flat(json.loads(record.read_text(encoding="utf-8"))), _flat(json.loads(json.dumps(table)))
         before.setdefault("start_weights", now["start_weights"])  # older records do not say
         before["sources"] = [{"image_column": ""} | source for source in before.get("sources", [])]  # nor this
         changed = [key for key in before | now if before.get(key) != now.get(key) and key.split(".")[-1] not in FREE]
@@ -134,10 +135,7 @@ def claim(folder: Path, config: PretrainConfig) -> None:
                 f"{str(folder)!r} holds a training with other settings ({', '.join(changed)}): choose another `out`, "
                 "or remove that folder"
             )
-    folder.mkdir(parents=True, exist_ok=True)
-    staged = record.with_suffix(".tmp")
-    staged.write_text(json.dumps(table, indent=2) + "\n")
-    staged.replace(record)
+    write_text(record, json.dumps(table, indent=2) + "\n")
 
 
 def _flat(table: Any, key: str = "") -> dict[str, Any]:
@@ -152,20 +150,21 @@ def _flat(table: Any, key: str = "") -> dict[str, Any]:
 def export(ldm: LDM, scheduler: dict[str, Any], config: PretrainConfig, folder: Path) -> None:
     """Write the LDM in diffusers' layout, fp16 safetensors, in place of an older export."""
     staged = folder.with_name(folder.name + ".tmp")
-    shutil.rmtree(staged, ignore_errors=True)
-    half(ldm.unet).save_pretrained(staged / "unet")
-    half(ldm.first_stage).save_pretrained(staged / "vqvae")
-    DDIMScheduler.from_config(scheduler).save_pretrained(staged / "scheduler")
     index = {
         "_class_name": "LDMSuperResolutionPipeline",
         "scheduler": ["diffusers", "DDIMScheduler"],
         "unet": ["diffusers", "UNet2DModel"],
         "vqvae": ["diffusers", type(ldm.first_stage).__name__],
     }
-    (staged / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
-    (staged / "training.json").write_text(json.dumps(asdict(config), indent=2) + "\n")
-    shutil.rmtree(folder, ignore_errors=True)
-    staged.rename(folder)
+    with writing(folder):
+        shutil.rmtree(staged, ignore_errors=True)
+        half(ldm.unet).save_pretrained(staged / "unet")
+        half(ldm.first_stage).save_pretrained(staged / "vqvae")
+        DDIMScheduler.from_config(scheduler).save_pretrained(staged / "scheduler")
+        write_text(staged / "model_index.json", json.dumps(index, indent=2) + "\n")
+        write_text(staged / "training.json", json.dumps(asdict(config), indent=2) + "\n")
+        shutil.rmtree(folder, ignore_errors=True)
+        staged.rename(folder)
 
 
 def half(network: Any) -> Any:

@@ -2,7 +2,6 @@
 
 from orl_ldm.report.page import build_report
 from orl_ldm.report.statistics import paired_intervals, summarise
-from orl_ldm.report.tables import write_tables
-from orl_ldm.report.terminal import print_table
+from orl_ldm.report.tables import print_table, write_tables
 
 __all__ = ["build_report", "paired_intervals", "print_table", "summarise", "write_tables"]

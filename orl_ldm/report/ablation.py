@@ -1,9 +1,9 @@
-"""The table of ablations: what every variant of a training reaches, and how it differs from the whole."""
+"""The table of ablations: the reward of every variant of a training, and its difference from the complete one."""
 
 import pandas as pd
 
 from orl_ldm.report.cells import Cell, Row, Table
-from orl_ldm.report.statistics import METRICS, changes, means_by_method, paired_intervals
+from orl_ldm.report.statistics import changes, columns, means_by_method, paired_intervals, text, title
 
 WHOLE = "everything"
 LEGEND = (
@@ -13,16 +13,16 @@ LEGEND = (
 
 
 def ablation(scores: pd.DataFrame) -> Table:
-    """One row per variant, of scores with the columns variant, seed, image, scene, and METRICS' but for seconds."""
-    metrics = [metric for metric in METRICS if metric.name != "seconds"]
-    names = [metric.name for metric in metrics]
+    """One row per variant, of scores with the columns variant, seed, image, scene, and those of an evaluation."""
+    terms = [term for term in columns() if term.name not in ("seconds", "reward")]
     seeds = scores.groupby(["variant", "seed"], sort=False)["reward"].mean()
+    names = [*(term.name for term in terms), "reward"]
     each = scores.groupby(["variant", "image", "scene"], sort=False)[names].mean().reset_index()
     each = each.rename(columns={"variant": "method"})
     means = means_by_method(each)
     rows = []
     for variant in scores["variant"].unique():
-        cells = [Cell(metric.text(means[variant][metric.name])) for metric in metrics[:-1]]
+        cells = [Cell(text(term, means[variant][term.name])) for term in terms]
         spread = seeds[variant].std()
         reward = f"{means[variant]['reward']:.4f}" + (f" ± {spread:.4f}" if pd.notna(spread) else "")
         difference = Cell("")
@@ -31,5 +31,4 @@ def ablation(scores: pd.DataFrame) -> Table:
             difference = Cell(change.text, change.mark, f"{change.interval} {change.won:.0%}")
         cells += [Cell(reward), difference]
         rows.append(Row((Cell(variant), Cell(str(len(seeds[variant]))), *cells), strong=variant == WHOLE))
-    header = ("variant", "seeds", *(metric.title for metric in metrics), "difference")
-    return Table(header, tuple(rows))
+    return Table(("variant", "seeds", *map(title, terms), "reward", "difference"), tuple(rows))

@@ -1,4 +1,4 @@
-"""Checkpoints of a training run: what was estimated of each offline, beside its true replay on held-out images."""
+"""Checkpoints of a training: the offline estimates of each, beside its true replay on held-out images."""
 
 import json
 from pathlib import Path
@@ -11,7 +11,7 @@ from orl_ldm.errors import UserError
 from orl_ldm.report.cells import Cell, Row, Table
 from orl_ldm.report.style import MARKERS, WIDTH, Theme, save
 
-#: Column of an estimate -> what it is called.
+#: Column of an estimate -> its label.
 LABELS = {"fqe": "FQE, the judge", "wis": "WIS"}
 
 
@@ -29,7 +29,7 @@ def read(folder: Path) -> tuple[pd.DataFrame, dict[str, Any]] | None:
 
 
 def table(frame: pd.DataFrame) -> Table:
-    """A row for each checkpoint: its estimates with their intervals and, where there is one, its replay."""
+    """A row for each checkpoint: its estimates and, where there is one, its replay, with intervals."""
     columns = {name: label for name, label in {**LABELS, "replay": "replay"}.items() if name in frame.columns}
     rows = []
     for _, line in frame.iterrows():
@@ -42,21 +42,21 @@ def table(frame: pd.DataFrame) -> Table:
 
 
 def scatter(frame: pd.DataFrame, facts: dict[str, Any], theme: Theme) -> Figure:
-    """Each estimator's reward over the replayed one; on the line they would agree."""
+    """Each estimate against the replayed reward; on the line they agree."""
     figure = Figure(figsize=(WIDTH, 3.6), layout="constrained")
     axes = figure.subplots()
     ends = [frame["replay"].min(), frame["replay"].max()]
     axes.plot(ends, ends, color=theme.muted, linewidth=0.8, zorder=1)
-    for (name, label), colour, marker in zip(LABELS.items(), theme.cycle, MARKERS, strict=False):
+    for (name, label), color, marker in zip(LABELS.items(), theme.cycle, MARKERS, strict=False):
         text = f"{label}: Spearman {facts['spearman'][name]:.2f}"
-        axes.scatter(frame["replay"], frame[name], 22, colour, marker=marker, label=text, zorder=2)
+        axes.scatter(frame["replay"], frame[name], 22, color, marker=marker, label=text, zorder=2)
     axes.set(xlabel="reward replayed with the LDM", ylabel="reward estimated offline")
     figure.legend(loc="outside lower center", fontsize=8)
     return figure
 
 
 def draw(folder: Path) -> None:
-    """Save the scatter of a folder that holds a replay beside it."""
+    """Save the scatter in a folder of `orl-ldm ope` that holds a replay."""
     found = read(folder)
     if found is not None:
         save(folder, "ope", lambda theme: scatter(*found, theme))

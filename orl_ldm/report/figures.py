@@ -1,4 +1,4 @@
-"""The report's figures of methods and of training: the frontier, Figure 3, the losses, and Figure 4."""
+"""The report's figures: the frontier of methods, the policy's decisions, training curves, and crops side by side."""
 
 import textwrap
 from typing import Any
@@ -10,39 +10,40 @@ from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from orl_ldm.actions import ACTIONS, STOPS
 from orl_ldm.report.inputs import Evaluation, Example
-from orl_ldm.report.statistics import METRICS, summarise
-from orl_ldm.report.style import WIDTH, Label, Theme, spread_labels
+from orl_ldm.report.statistics import summarise, text
+from orl_ldm.report.style import MARKERS, WIDTH, Label, Theme, spread_labels
+from orl_ldm.reward import TERMS
 
 ESTIMATE = "offline/estimated_reward"
-LABELS = {metric.name: metric for metric in METRICS}
 
 
 def frontier(evaluation: Evaluation, theme: Theme) -> Figure:
-    """PSNR against LPIPS, a numbered point per method; a line joins those that none beats in both.
+    """PSNR against LPIPS, a numbered point per method; a dashed line joins those that none beats in both.
 
-    Areas grow with NFE. The autoencoder's ceiling lies far off and is told in the corner. Where one policy was turned
-    to several preferences, a second line joins those of its points that no other of them beats in both.
+    Areas grow with NFE. The autoencoder's ceiling lies far off and is named in the corner. A second line joins the best
+    points of a policy that was evaluated under several preferences.
     """
     means = summarise(evaluation.per_image, by_scene=False)
     ceiling = means["method"] == evaluation.roles.get("ceiling")
     ranked = means[~ceiling]
     steered = str(evaluation.roles.get("steered"))
-    dial = ranked[ranked["method"].str.startswith(f"{steered}, prefer")]
-    colours = {steered: theme.accent, evaluation.roles.get("fixed"): theme.rival}
-    colours |= dict.fromkeys(dial["method"], theme.accent)
+    preferences = ranked[ranked["method"].str.startswith(f"{steered}, prefer")]
+    colors = {steered: theme.accent, evaluation.roles.get("fixed"): theme.rival}
+    colors |= dict.fromkeys(preferences["method"], theme.accent)
     figure = Figure(figsize=(WIDTH, 3.9 + 0.17 * len(ranked)), layout="constrained")
     axes = figure.subplots()
     labels = []
     for number, (_, mean) in enumerate(ranked.iterrows(), 1):
-        colour = colours.get(mean["method"], theme.ink)
+        color = colors.get(mean["method"], theme.ink)
         area, key = 26 + 1.5 * mean["nfe"], f"{number}  {mean['method']} · {mean['nfe']:.3g} NFE"
-        axes.scatter(mean["lpips"], mean["psnr"], area, colour, alpha=0.8, linewidths=0, label=key, zorder=3)
-        labels.append(Label(str(number), (mean["lpips"], mean["psnr"]), area**0.5 / 2, colour))
+        axes.scatter(mean["lpips"], mean["psnr"], area, color, alpha=0.8, linewidths=0, label=key, zorder=3)
+        labels.append(Label(str(number), (mean["lpips"], mean["psnr"]), area**0.5 / 2, color))
     front = _front(ranked)
     axes.plot(front["lpips"], front["psnr"], "--", color=theme.muted, linewidth=1, zorder=2)
-    turned = _front(dial)
-    axes.plot(turned["lpips"], turned["psnr"], color=theme.accent, linewidth=1.6, zorder=2)
+    front = _front(preferences)
+    axes.plot(front["lpips"], front["psnr"], color=theme.accent, linewidth=1.6, zorder=2)
     axes.set(xlabel="LPIPS (lower is better)", ylabel="PSNR (dB, higher is better)")
     axes.margins(x=0.1, y=0.14)
     corner = "↖ better" + "".join(
@@ -50,8 +51,8 @@ def frontier(evaluation: Evaluation, theme: Theme) -> Figure:
     )
     axes.annotate(corner, (0.01, 0.99), xycoords="axes fraction", va="top", color=theme.muted, fontsize=8)
     legend = figure.legend(loc="outside lower center", fontsize=8, handletextpad=0.2, labelspacing=0.3)
-    for text, label in zip(legend.get_texts(), labels, strict=True):
-        text.set_color(label.colour)
+    for entry, label in zip(legend.get_texts(), labels, strict=True):
+        entry.set_color(label.color)
     for handle in legend.legend_handles:
         if isinstance(handle, PathCollection):
             handle.set_sizes([26])
@@ -65,8 +66,49 @@ def _front(means: pd.DataFrame) -> pd.DataFrame:
     return ordered[ordered["psnr"] > ordered["psnr"].cummax().shift(fill_value=-np.inf)]
 
 
+def decisions(evaluation: Evaluation, theme: Theme) -> Figure:
+    """Mean decision of each scene, over the decisions of an image; markers shrink as images finish.
+
+    Decision 0 only chooses where to start. Of it, t alone is drawn where other decisions follow.
+    """
+    actions = evaluation.actions
+    panels = panel_names()
+    scenes = list(actions["scene"].value_counts().index)  # the scenes with most decisions get colors
+    rows = -(-(len(panels) + 1) // 3)
+    figure = Figure(figsize=(WIDTH, 2.8 * rows), layout="constrained")
+    *grid, last = figure.subplots(rows, 3, sharex=True).flat
+    for order, scene in enumerate(scenes):
+        part = actions[actions["scene"] == scene]
+        groups = part.groupby("decision")
+        running = groups.size() / part["image"].nunique()
+        colored = order < len(MARKERS)
+        color, alpha = (theme.cycle[order], 0.9) if colored else (theme.muted, 0.4)
+        label = scene.replace("_", " ") if colored else ("other scenes" if order == len(MARKERS) else None)
+        for name, axes in zip(panels, grid, strict=False):
+            mean = groups[name].mean()
+            if name != "t" and len(mean) > 1:
+                mean = mean[mean.index > 0]
+            axes.plot(mean.index, mean, color=color, linewidth=1.4 if colored else 0.7, alpha=alpha, zorder=2)
+            marker, area = (MARKERS[order], 6 + 30 * running[mean.index]) if colored else (".", 6)
+            axes.scatter(mean.index, mean, area, color, marker=marker, label=label, alpha=alpha, zorder=3)
+    unit = "share of T" if actions["t"].max() <= 1 else "timestep"
+    for name, axes in zip(panels, grid, strict=False):
+        axes.set_title(f"t ({unit})" if name == "t" else name)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    for axes in (*grid[len(panels) :], last):
+        axes.axis("off")
+    figure.supxlabel("decision (0 chooses where to start)")
+    last.legend(*grid[0].get_legend_handles_labels(), loc="center")
+    return figure
+
+
+def panel_names() -> tuple[str, ...]:
+    """The columns that `decisions` draws: t, which shows the action that chooses it, and every other action."""
+    return ("t", *(name for name in ACTIONS if name != STOPS))
+
+
 def training(metrics: pd.DataFrame, levels: dict[str, float], theme: Theme) -> Figure:
-    """Figure 3: the learner's estimate of its policy's reward over training, and named levels to hold it against."""
+    """Figure 3: the learner's estimate of its policy's reward over training, beside named levels."""
     figure = Figure(figsize=(WIDTH, 3.2), layout="constrained")
     axes = figure.subplots()
     label, when = progress(metrics)
@@ -144,10 +186,10 @@ def wrap(text: str, width: int) -> str:
 
 
 def caption(crop: Example) -> str:
-    """The metrics of one crop on two lines."""
-    value = {
-        name: f"{number:g}" if name == "nfe" else LABELS[name].text(number) for name, number in crop.metrics.items()
-    }
-    first = [f"{value[name]} {unit}" for name, unit in (("psnr", "dB"), ("nfe", "NFE")) if name in value]
-    second = [f"{LABELS[name].label} {value[name]}" for name in ("ssim", "lpips") if name in value]
-    return "\n".join(" · ".join(line) for line in (first, second) if line)
+    """The metrics of one crop, two a line."""
+    parts = []
+    for name, value in crop.metrics.items():
+        term = TERMS[name]
+        number = f"{value:g}" if value.is_integer() else text(term, value)
+        parts.append(f"{term.label} {number} {term.unit}".rstrip())
+    return "\n".join(" · ".join(parts[i : i + 2]) for i in range(0, len(parts), 2))

@@ -1,7 +1,7 @@
-"""Reading an evaluation folder: everything is checked here, so that the rest of the report may trust it."""
+"""Reading an evaluation folder. Everything is checked here; the rest of the report relies on it."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +9,12 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+from orl_ldm.actions import ACTIONS
 from orl_ldm.errors import UserError
-from orl_ldm.report.statistics import METRICS
-from orl_ldm.reward import SETTINGS
+from orl_ldm.report.statistics import columns
+from orl_ldm.reward import SETTINGS, TERMS
 
 ROLES = ("bicubic", "ceiling", "alone", "fixed", "steered")
-ACTIONS = ("t", "t_ratio", "eta", "detail", "fidelity", "grain")
 
 
 @dataclass(frozen=True)
@@ -28,9 +28,11 @@ class Example:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A checked evaluation: rows per method and image, facts, role -> method, and what is optional.
+    """A checked evaluation.
 
-    `actions` has a row per decision of the steered policy, or none; `examples` is (scene, image, crops) per scene.
+    `per_image` has a row per method, input and image; `input` is the degradation that made the LR image, "" where the
+    evaluation does not name it. `roles` maps a role to a method. `actions` has a row per decision of the steered
+    policy, or none. `examples` is (scene, image, crops) per scene.
     """
 
     folder: Path
@@ -47,11 +49,32 @@ class Evaluation:
 
     @property
     def repeated_reward(self) -> str:
-        """The `reward_<setting>` column that says the same as `reward`, or "" if weights were given by hand."""
-        weights = self.facts.get("weights", {})
-        named = SETTINGS.get(self.setting)
-        same = named is not None and vars(named) == weights
+        """The `reward_<setting>` column that equals `reward`, or "" if the weights are those of no named setting."""
+        same = self.setting in SETTINGS and SETTINGS[self.setting] == self.facts.get("weights")
         return f"reward_{self.setting}" if same else ""
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The kinds of input, in order of appearance."""
+        return tuple(self.per_image["input"].unique())
+
+    def of_input(self, kind: str) -> "Evaluation":
+        """The part of one kind of input, with the roles whose methods it has."""
+        images = self.per_image[self.per_image["input"] == kind]
+        methods = set(images["method"])
+        return replace(
+            self,
+            per_image=images,
+            actions=self.actions[self.actions["input"] == kind] if "input" in self.actions else self.actions,
+            roles={role: method for role, method in self.roles.items() if method in methods},
+        )
+
+    @property
+    def parts(self) -> list[tuple[str, "Evaluation"]]:
+        """(heading, part) of each kind of input; the heading of the only one is ""."""
+        if len(self.inputs) == 1:
+            return [("", self)]
+        return [(f"Input: {kind or 'not named'}", self.of_input(kind)) for kind in self.inputs]
 
 
 def read_evaluation(folder: Path) -> Evaluation:
@@ -59,11 +82,12 @@ def read_evaluation(folder: Path) -> Evaluation:
     table = folder / "per_image.csv"
     if not table.is_file():
         raise UserError(f"there is no evaluation in {str(folder)!r} (no per_image.csv); run make evaluate first")
-    metrics = tuple(metric.name for metric in METRICS)
-    per_image = _read_csv(table, ("method", "image", "scene"), metrics)
+    per_image = _read_csv(table, ("method", "image", "scene"), tuple(term.name for term in columns()))
+    if "input" not in per_image:
+        per_image = per_image.assign(input="")
     if per_image.empty:
         raise UserError(f"{table} has no rows; run make evaluate again")
-    twice = per_image[per_image.duplicated(["method", "image"])]
+    twice = per_image[per_image.duplicated(["method", "input", "image"])]
     if not twice.empty:
         method, image = twice.iloc[0][["method", "image"]]
         raise UserError(f"{table} has image {image!r} of method {method!r} twice; run make evaluate again")
@@ -74,7 +98,9 @@ def read_evaluation(folder: Path) -> Evaluation:
         per_image=per_image,
         facts=facts,
         roles=_roles(folder / "facts.json", facts, set(per_image["method"])),
-        actions=_read_csv(actions, ("image", "scene"), ("decision", *ACTIONS)) if actions.is_file() else pd.DataFrame(),
+        actions=_read_csv(actions, ("image", "scene"), ("decision", "t", *ACTIONS))
+        if actions.is_file()
+        else pd.DataFrame(),
         examples=_examples(folder / "examples"),
     )
 
@@ -97,7 +123,7 @@ def _parse_csv(path: Path) -> pd.DataFrame:
 
 
 def _read_csv(path: Path, names: tuple[str, ...], numbers: tuple[str, ...]) -> pd.DataFrame:
-    """A CSV file with columns of text and of finite numbers; rewards under other settings are numbers too."""
+    """A CSV file with columns of text and of finite numbers, and, where it has them, `input` and other rewards."""
     frame = _parse_csv(path)
     missing = [column for column in names + numbers if column not in frame.columns]
     if missing:
@@ -110,7 +136,7 @@ def _read_csv(path: Path, names: tuple[str, ...], numbers: tuple[str, ...]) -> p
             row = int(wrong.argmax())
             raise UserError(f"{path}, line {row + 2}: {column} is {frame[column].iloc[row]!r}, not a finite number")
         frame[column] = values
-    return frame[[*names, *numbers]]
+    return frame[[*names, *(name for name in ("input",) if name in frame.columns), *numbers]]
 
 
 def _read_json(path: Path, kind: type) -> Any:
@@ -167,5 +193,5 @@ def _example(folder: Path, column: dict[str, Any]) -> Example:
         raise UserError(
             f"the example {column['file']!r} in {folder} is not a PNG file; run make evaluate again"
         ) from error
-    metrics = {name: float(column[name]) for name in ("psnr", "ssim", "lpips", "nfe") if column.get(name) is not None}
+    metrics = {name: float(column[name]) for name in TERMS if column.get(name) is not None}
     return Example(str(column["label"]), path, metrics)

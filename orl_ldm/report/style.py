@@ -1,10 +1,12 @@
-"""How figures look: one theme for light pages and paper, one for dark pages, and colours that most eyes can tell apart.
+"""How figures look: a theme for light pages and paper, a theme for dark pages, and colors for most eyes.
 
-Colours are those of Okabe and Ito (2008), told apart also by marker, so that none is needed to read a figure.
+Colors are those of Okabe and Ito (2008). Markers differ too, so that figures can be read without color.
 """
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from io import BytesIO
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,9 @@ from typing import Any
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+
+from orl_ldm.files import write_bytes
+from orl_ldm.report.fonts import FONT, use_fonts
 
 WIDTH = 5.4  # inches; narrow, so that 9 pt text is still legible where a phone shrinks the figure to its screen
 DPI = 180
@@ -26,7 +31,7 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 
 @dataclass(frozen=True)
 class Theme:
-    """Colours of a figure: its paper, its text and lines, and a cycle for scenes."""
+    """Colors of a figure: its paper, its text and lines, and a cycle for scenes."""
 
     name: str
     paper: str
@@ -41,7 +46,7 @@ class Theme:
         """matplotlib's settings. Names come from outside, so nothing is read as mathematics."""
         return {
             "text.parse_math": False,
-            "font.family": "DejaVu Sans",
+            "font.family": FONT,
             "font.size": 9.0,
             "axes.titlesize": 10.0,
             "axes.titlelocation": "left",
@@ -85,10 +90,14 @@ class Drawing:
 
 def save(folder: Path, name: str, draw: Callable[[Theme], Figure], theme: Theme = LIGHT) -> Path:
     """Draw under a theme and save it in `folder` as `<name>.png`, or `<name>-dark.png`."""
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}{'-dark' if theme is DARK else ''}.png"
-    with matplotlib.rc_context(theme.settings()):  # type: ignore[arg-type]
-        draw(theme).savefig(path, dpi=DPI)
+    content = BytesIO()
+    with matplotlib.rc_context(theme.settings()), warnings.catch_warnings():  # type: ignore[arg-type]
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # mended by use_fonts
+        figure = draw(theme)
+        use_fonts(figure)
+        figure.savefig(content, format="png", dpi=DPI)
+    write_bytes(path, content.getvalue())
     return path
 
 
@@ -99,12 +108,12 @@ def save_both(folder: Path, name: str, draw: Callable[[Theme], Figure], alt: str
 
 @dataclass(frozen=True)
 class Label:
-    """A text to write beside a point: where the point is (data units), how large (radius in pt), which colour."""
+    """A text to write beside a point: where the point is (data units), how large (radius in pt), which color."""
 
     text: str
     point: tuple[float, float]
     radius: float
-    colour: str
+    color: str
 
 
 def spread_labels(axes: Axes, labels: list[Label]) -> None:
@@ -121,7 +130,7 @@ def spread_labels(axes: Axes, labels: list[Label]) -> None:
     taken = [(x - r, y - r, x + r, y + r) for (x, y), r in zip(centres, reach, strict=True)]
     frame = axes.get_window_extent().extents
     for (x, y), label in zip(centres, labels, strict=True):
-        style: dict[str, Any] = {"textcoords": "offset points", "fontsize": 8, "color": label.colour}
+        style: dict[str, Any] = {"textcoords": "offset points", "fontsize": 8, "color": label.color}
         artist = axes.annotate(label.text, label.point, (0, 0), **style)
         width, height = artist.get_window_extent().size
         best, cost_of_best, line = (0.0, 0.0), float("inf"), False
@@ -133,7 +142,7 @@ def spread_labels(axes: Axes, labels: list[Label]) -> None:
             if cost < cost_of_best - 1e-6:
                 best, cost_of_best, line = (left, bottom), cost, gap > 8
         artist.remove()
-        arrow = {"arrowstyle": "-", "color": label.colour, "lw": 0.6, "shrinkB": label.radius} if line else None
+        arrow = {"arrowstyle": "-", "color": label.color, "lw": 0.6, "shrinkB": label.radius} if line else None
         offset = ((best[0] - x) / unit, (best[1] - y) / unit)
         axes.annotate(label.text, label.point, offset, arrowprops=arrow, **style)
         margin = 2 * unit

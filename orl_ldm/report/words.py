@@ -1,35 +1,40 @@
-"""The evaluation in plain sentences, drawn from the numbers and as ready to report a loss as a gain."""
+"""The evaluation in sentences. They follow from the numbers; a loss is said as plainly as a gain."""
 
 from dataclasses import dataclass
 
 import pandas as pd
 
 from orl_ldm.report.inputs import Evaluation
-from orl_ldm.report.statistics import METRICS, Change, changes, means_by_method
+from orl_ldm.report.statistics import Change, changes, means_by_method, text, title
+from orl_ldm.reward import TERMS, Term, weighted
 
-QUALITY = ("psnr", "ssim", "lpips")
+
+def quality_terms() -> list[Term]:
+    """The rewarded terms that measure an image, not its cost."""
+    return [TERMS[name] for name in weighted() if name != "nfe"]
 
 
 def summary(evaluation: Evaluation, intervals: pd.DataFrame) -> list[str]:
     """The page's first paragraph, one sentence per entry. `intervals` is from tables.steered_intervals."""
     roles = evaluation.roles
     images, scenes = evaluation.per_image["image"].nunique(), evaluation.per_image["scene"].nunique()
-    where = f"{images} test {_plural(images, 'image')} of {scenes} {_plural(scenes, 'scene')}"
+    kind = f" ({evaluation.inputs[0]} input)" if evaluation.inputs[0] else ""
+    where = f"{images} test {_plural(images, 'image')} of {scenes} {_plural(scenes, 'scene')}{kind}"
     if "steered" not in roles:
         return [f"On {where}: no steered policy was evaluated, so the tables compare the other methods only."]
     means = means_by_method(evaluation.per_image)
     steered = means[roles["steered"]]
     sentences = [
-        f"On {where}, the learned policy steers the frozen LDM to {steered['psnr']:.2f} dB PSNR, "
-        f"{steered['ssim']:.3f} SSIM and {steered['lpips']:.3f} LPIPS (lower is better), with "
+        f"On {where}, the learned policy steers the frozen LDM to "
+        f"{_join([_value(term, steered[term.name]) for term in quality_terms()])}, with "
         f"{steered['nfe']:.1f} denoiser calls (NFE) per image."
     ]
     if evaluation.facts.get("same_ldm_as_learned") is False:
-        sentences.append("The policy was learned with another LDM than the one that it steers here.")
+        sentences.append("The policy was trained with another LDM than the one that it steers here.")
     if "alone" in roles:
         calls = means[roles["alone"]]["nfe"]
-        who = f"Against the LDM alone ({calls:.0f} calls per image)"
-        sentences.append(f"{who}, {quality(against(intervals, roles['alone']))}.")
+        against_alone = quality(against(intervals, roles["alone"]))
+        sentences.append(f"Against the LDM alone ({calls:.0f} calls per image), {against_alone}.")
     if "bicubic" in roles:
         sentences.append(f"Against bicubic interpolation, {quality(against(intervals, roles['bicubic']))}.")
     if "fixed" in roles:
@@ -40,18 +45,18 @@ def summary(evaluation: Evaluation, intervals: pd.DataFrame) -> list[str]:
 
 
 def against(intervals: pd.DataFrame, reference: str) -> dict[str, Change]:
-    """Metric name -> the steered policy's change against one reference."""
+    """Column -> the steered policy's change against one reference."""
     return changes(intervals[intervals["reference"] == reference])
 
 
 def quality(change: dict[str, Change]) -> str:
-    """In which of PSNR, SSIM and LPIPS the steered policy is better, worse, or not clearly different."""
-    words = {"gain": "better in", "loss": "worse in", "": "not clearly different in"}
+    """In which quality terms the steered policy is better, worse, or not clearly different."""
+    verdicts = {"gain": "better in", "loss": "worse in", "": "not clearly different in"}
     groups = []
-    for mark, word in words.items():
-        alike = [change[name] for name in QUALITY if change[name].mark == mark]
-        names = [f"{c.metric.label} ({c.text}{' ' + c.metric.unit if c.metric.unit else ''})" for c in alike]
-        groups += [f"{word} {_join(names)}"] if names else []
+    for mark, verdict in verdicts.items():
+        alike = [change[term.name] for term in quality_terms() if change[term.name].mark == mark]
+        names = [f"{c.term.label} ({f'{c.text} {c.term.unit}'.strip()})" for c in alike]
+        groups += [f"{verdict} {_join(names)}"] if names else []
     return f"it is {'; '.join(groups)}"
 
 
@@ -91,16 +96,15 @@ class Tile:
 
 
 def tiles(evaluation: Evaluation, intervals: pd.DataFrame) -> list[Tile]:
-    """PSNR, SSIM, LPIPS and NFE of the steered policy beside the LDM alone's; none when one of the two is missing."""
+    """The weighted terms of the steered policy beside the LDM alone's; none when one of the two is missing."""
     roles = evaluation.roles
     if "steered" not in roles or "alone" not in roles:
         return []
     means, change = means_by_method(evaluation.per_image), against(intervals, roles["alone"])
     steered, alone = means[roles["steered"]], means[roles["alone"]]
     return [
-        Tile(m.title, m.text(steered[m.name]), f"LDM alone {m.text(alone[m.name])}", change[m.name].mark)
-        for m in METRICS
-        if m.name in (*QUALITY, "nfe")
+        Tile(title(t), text(t, steered[t.name]), f"LDM alone {text(t, alone[t.name])}", change[t.name].mark)
+        for t in (TERMS[name] for name in weighted())
     ]
 
 
@@ -111,9 +115,15 @@ def verdict_lines(evaluation: Evaluation, intervals: pd.DataFrame) -> list[str]:
         if "steered" not in evaluation.roles or role not in evaluation.roles:
             continue
         change = against(intervals, evaluation.roles[role])
-        parts = [f"{change[m].metric.label} {change[m].text} {change[m].interval}" for m in (*QUALITY, "reward")]
-        lines.append(f"steered against {name}: {'; '.join(parts)}")
+        shown = (change[name] for name in (*(term.name for term in quality_terms()), "reward"))
+        lines.append(f"steered against {name}: {'; '.join(f'{c.term.label} {c.text} {c.interval}' for c in shown)}")
     return lines
+
+
+def _value(term: Term, value: float) -> str:
+    """A mean in a sentence: "27.91 dB PSNR", "0.238 LPIPS (lower is better)"."""
+    lower = "" if term.higher_is_better else " (lower is better)"
+    return f"{text(term, value)} {f'{term.unit} {term.label}'.strip()}{lower}"
 
 
 def _join(names: list[str]) -> str:

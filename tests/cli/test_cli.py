@@ -81,7 +81,7 @@ def test_the_whole_way(
     save_policy(BetaPolicy(spec, (8,)), tmp_path / "train" / "policy", {"weights": {}})
     status, printed = call("evaluate", "demo", *settings, capsys=capsys)
     assert (status, "other observation features" in printed) == (2, True)
-    assert f"of later rounds there are {tmp_path}/train-round1, {tmp_path}/train-round2" in printed
+    assert f"later rounds exist: {tmp_path}/train-round1, {tmp_path}/train-round2" in printed
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,6 @@ import toy_processes as toys
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # type: ignore[import-untyped]
 
-from orl_ldm.alone import alone
 from orl_ldm.config import build
 from orl_ldm.errors import UserError
 from orl_ldm.learn import BPPOConfig, CriticConfig, JudgeConfig, PPOConfig, TrainConfig, train
@@ -23,6 +22,7 @@ from orl_ldm.learn.checkpoint import load as load_checkpoint
 from orl_ldm.learn.critics import Critics
 from orl_ldm.learn.metrics import Metrics
 from orl_ldm.learn.ppo import PPO
+from orl_ldm.locks import locked
 from orl_ldm.policy import load_policy
 
 EPOCHS = 4
@@ -196,7 +196,7 @@ def test_a_run_that_starts_anew_leaves_no_checkpoint_of_the_last(config: TrainCo
 
 def test_two_processes_do_not_train_in_one_folder(config: TrainConfig) -> None:
     Path(config.out).mkdir()
-    with alone(Path(config.out) / ".lock", ""), pytest.raises(UserError, match="another process trains in"):
+    with locked(Path(config.out) / ".lock", ""), pytest.raises(UserError, match="another process trains in"):
         train(config, progress=False)
     train(config, progress=False)  # it is free again
 

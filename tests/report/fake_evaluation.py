@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from orl_ldm.report.inputs import ACTIONS
+from orl_ldm.actions import ACTIONS
 from orl_ldm.reward import SETTINGS, compose
 
 SCENES = ("commercial_area", "dense_residential", "desert", "forest", "industrial_area", "railway_station", "river",
@@ -83,7 +83,7 @@ def actions(table: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
             values = np.clip(
                 [rng.normal(m, 0.07) for m in (0.2 + 0.5 * place, 0.5 - 0.2 * place, 0.8 - 0.1 * decision, 0.6)], 0, 1
             )
-            names = dict(zip(ACTIONS[2:], (values[0], 0.5 + values[1], *values[2:]), strict=True))
+            names = dict(zip(list(ACTIONS)[1:], (values[0], 0.5 + values[1], *values[2:]), strict=True))
             rows.append({"image": row.image, "scene": row.scene, "decision": decision, "t": t, "t_ratio": step} | names)
             t *= step
     return pd.DataFrame(rows)

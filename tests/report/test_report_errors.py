@@ -1,6 +1,7 @@
 """Whatever is wrong with an evaluation folder is said in one sentence."""
 
 import json
+import resource
 from collections.abc import Callable
 from pathlib import Path
 
@@ -109,3 +110,18 @@ def test_a_training_folder_without_metrics_is_named(tmp_path: Path) -> None:
     folder = write_evaluation(tmp_path / "evaluate", 8, examples=0)
     with pytest.raises(UserError, match="run make train first"):
         build_report(folder, tmp_path / "train")
+
+
+@pytest.mark.parametrize("write", [write_tables, lambda folder: build_report(folder, None)])
+def test_a_full_disk_is_named_and_keeps_what_was_there(
+    tmp_path: Path, full_disk: None, write: Callable[[Path], object]
+) -> None:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    folder = write_evaluation(tmp_path / "evaluate", 8, examples=0)
+    (folder / "figures").mkdir()
+    there = {path: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    resource.setrlimit(resource.RLIMIT_FSIZE, (500, resource.RLIM_INFINITY))
+    with pytest.raises(UserError, match=r"cannot write '.*evaluate/.*' \(File too large\)"):
+        write(folder)
+    assert all(path.read_bytes() == content for path, content in there.items())
+    assert not list(folder.rglob("*.part"))

@@ -7,7 +7,7 @@ from fake_evaluation import METHODS, SCENES, per_image
 
 from orl_ldm.errors import UserError
 from orl_ldm.report import paired_intervals, summarise
-from orl_ldm.report.statistics import changes, metrics_of
+from orl_ldm.report.statistics import changes, columns_of
 
 
 def two_methods(differences: list[float], metric: str = "psnr") -> pd.DataFrame:
@@ -34,7 +34,7 @@ def test_means_are_those_of_a_loop(by_scene: bool) -> None:
             if row["method"] == mean["method"] and (not by_scene or row["scene"] == mean["scene"])
         ]
         assert mean["count"] == len(rows)
-        for metric in metrics_of(table):
+        for metric in columns_of(table):
             assert mean[metric.name] == pytest.approx(sum(row[metric.name] for row in rows) / len(rows))
 
 
