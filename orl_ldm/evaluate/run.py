@@ -31,7 +31,7 @@ from orl_ldm.images.config import DataConfig
 from orl_ldm.images.pairs import Batch, load_pairs
 from orl_ldm.images.sources import ImageRef, open_images
 from orl_ldm.metrics import Contract, Metrics
-from orl_ldm.policy import TrainedPolicy, load_policy, under
+from orl_ldm.policy import OpenedPolicy, open_policy
 from orl_ldm.reward import SETTINGS, Weights, compose
 
 Advance = Callable[[str, int, int], None]
@@ -70,10 +70,8 @@ class Scores:
 def evaluate(task: Task, advance: Advance = lambda what, done, total: None) -> Path:
     """Run whatever is not yet done and write the results; returns the folder. Raises UserError for what is wrong."""
     config, out = task.config, Path(task.config.out)
-    network, facts = load_policy(task.policy)
-    who = f"the policy in {str(task.policy)!r}"
-    spec().require(network.spec, who)
-    policy, weights = under(network, facts, config.prefer, who)
+    opened = open_policy(task.policy, config.prefer, spec())
+    facts, weights, who = opened.facts, opened.weights, f"the policy in {str(task.policy)!r}"
     if facts.get("nfe_max", task.sampler.nfe_max) != task.sampler.nfe_max:
         raise UserError(
             f"the policy was trained for sampler.nfe_max = {facts['nfe_max']}, not {task.sampler.nfe_max}: set it alike"
@@ -90,17 +88,17 @@ def evaluate(task: Task, advance: Advance = lambda what, done, total: None) -> P
             f"{who} is a kept checkpoint, not the policy of a finished training: give that training's folder as "
             "train.out; `orl-ldm ope` replays checkpoints"
         )
-    turned = _dial(task, ldm, network, facts)
+    frontier = _frontier(task, ldm)
     networks = [m.network(path, ldm.scale, ldm.device) for path in config.spandrel]
     fixed = {
         f"best fixed {kind}": _best_fixed(task, ldm, metrics, weights, episodes, kind, advance) for kind in starts()
     }
     best = max(fixed, key=lambda name: fixed[name][1])  # by its reward on training images
-    steered = m.steered(ldm, policy, identity(network, task.sampler, weights), task.sampler, config.seed)
+    steered = m.steered(ldm, opened.policy, identity(opened, task.sampler), task.sampler, config.seed)
     scores = {steered.name: runner.score(steered)}
     same = max(1, round(float(scores[steered.name].nfe.mean())))
     plan = _plan(task, ldm, networks, {name: schedule for name, (schedule, _) in fixed.items()}, same)
-    scores = {method.name: runner.score(method) for method in [*plan, *turned]} | scores
+    scores = {method.name: runner.score(method) for method in [*plan, *frontier]} | scores
     roles = {
         "bicubic": "bicubic",
         "ceiling": "autoencoder ceiling",
@@ -165,20 +163,19 @@ def _plan(
     return [*m.interpolations(ldm), *networks, *alone, *projected, *solvers, *controls]
 
 
-def _dial(task: Task, ldm: LDM, network: TrainedPolicy, facts: Mapping[str, Any]) -> list[m.Method]:
+def _frontier(task: Task, ldm: LDM) -> list[m.Method]:
     """The same policy at every preference of the frontier."""
-    turned = []
+    methods = []
     for words in task.config.frontier:
-        policy, weights = under(network, facts, words, f"the policy in {str(task.policy)!r}")
-        method = m.steered(ldm, policy, identity(network, task.sampler, weights), task.sampler, task.config.seed)
-        turned.append(replace(method, name=f"steered, prefer {words}"))
-    return turned
+        opened = open_policy(task.policy, words, spec())
+        method = m.steered(ldm, opened.policy, identity(opened, task.sampler), task.sampler, task.config.seed)
+        methods.append(replace(method, name=f"steered, prefer {words}"))
+    return methods
 
 
-def identity(network: TrainedPolicy, sampler: SamplerConfig, weights: Weights) -> str:
+def identity(opened: OpenedPolicy, sampler: SamplerConfig) -> str:
     """What a steered method's results depend on, beside LDM and images."""
-    sums = {k: v.double().sum().item() for k, v in network.state_dict().items()}
-    return digest(sums, asdict(sampler), weights if network.spec.preference_names else {})
+    return digest(opened.digest, asdict(sampler))
 
 
 def _best_fixed(
