@@ -85,8 +85,8 @@ def ablate(
         if not learned.preference_conditioned and learned.reward_weights() != weights:
             raise UserError(
                 f"{variant!r} learns for one reward alone, {learned.setting}, and cannot be compared under {named}: "
-                "name that reward with --set train.setting=..., train for all with --set train.preference_conditioned=true, or leave "
-                "--prefer out"
+                "name that reward with --set train.setting=..., train for all with "
+                "--set train.preference_conditioned=true, or leave --prefer out"
             )
     runs = {}
     for variant in chosen:

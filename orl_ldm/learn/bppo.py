@@ -10,16 +10,16 @@ from typing import Annotated
 import torch
 import torch.nn.functional as F
 from pydantic import Field, PositiveFloat, PositiveInt
-from torch import Tensor, nn
-from torch.optim import Adam, Optimizer
+from torch import Tensor
+from torch.optim import Adam
 
 from orl_ldm.config import STRICT
 from orl_ldm.learn.config import RunConfig
 from orl_ldm.learn.data import Dataset
-from orl_ldm.learn.learner import Metrics, Parts, Values, refuse
+from orl_ldm.learn.learner import LOSSES, Metrics, Parts, Values, refuse
 from orl_ldm.learn.map_batched import map_batched
-from orl_ldm.learn.networks import Ensemble
-from orl_ldm.learn.ppo import clipped_surrogate
+from orl_ldm.learn.networks import Ensemble, follow, gradient_step
+from orl_ldm.learn.ppo import clipped_surrogate, diagnostics
 from orl_ldm.learn.randomness import draw, seed_step
 from orl_ldm.learn.returns import discounted_returns
 from orl_ldm.policy import BetaPolicy
@@ -30,13 +30,8 @@ from orl_ldm.policy.beta import MARGIN, distribution
 class BPPOConfig:
     """BPPO (Zhuang et al. 2023, algorithm 1): start at the behaviour, then take PPO's steps against learned advantages.
 
-    In the first `fit_epochs`
-
-        the policy maximises log pi(a | s) of logged actions (behaviour cloning),
-        Q minimises Huber(Q(s, a) - r - gamma * Q'(s', a')) with a' the logged next action (SARSA),
-        V minimises Huber(V(s) - return);
-
-    in each later epoch, with a ~ old(s) and A = w * normalised(Q(s, a) - V(s)), w = omega where A > 0 else 1 - omega,
+    First, the policy clones the behaviour, and Q (by SARSA) and V (by returns) are fitted to it. Then, in each epoch,
+    with a ~ old(s) and A = w * normalised(Q(s, a) - V(s)), w = omega where A > 0, else 1 - omega,
 
         a candidate maximises min(ratio * A, clip(ratio, 1 - eps, 1 + eps) * A), ratio = candidate(a | s) / old(a | s)
 
@@ -57,11 +52,6 @@ class BPPOConfig:
     epochs: PositiveInt = 60  # all of them
     steps: PositiveInt = 100  # gradient steps of an epoch
     batch_size: PositiveInt = 512
-
-    @property
-    def updates(self) -> int:
-        """Gradient steps of an epoch."""
-        return self.steps
 
     def create(self, data: Dataset, run: RunConfig) -> "BPPO":
         """A new learner. Raises UserError for settings that it does not support."""
@@ -92,28 +82,25 @@ class BPPO:
         """`steps` gradient steps; then the candidate may replace the old policy."""
         c, fitting = self.config, index < self.config.fit_epochs
         clip = c.clip * c.clip_decay ** (index - c.fit_epochs)
-        sums = torch.zeros(5, device=self.data.rewards.device)
+        sums = dict.fromkeys(LOSSES, torch.zeros((), device=self.data.rewards.device))
         for step in range(index * c.steps, (index + 1) * c.steps):
             seed_step(self.seed, step)
-            rows = draw(self.seed, step, len(self.data), c.batch_size).to(sums.device)
-            sums += torch.stack(
-                [*self.clone(rows), self.fit(rows)] if fitting else [*self.improve(rows, clip), sums[4]]
-            )
-        with torch.no_grad():
-            if fitting or self.score(self.candidate).mean() > self.score(self.policy).mean():
-                self.policy.load_state_dict(self.candidate.state_dict())
-        names = ("policy_loss", "entropy", "approx_kl", "clipfrac", "value_loss")
-        return {f"losses/{name}": total / c.steps for name, total in zip(names, sums.tolist(), strict=True)}
+            rows = draw(self.seed, step, len(self.data), c.batch_size).to(self.data.rewards.device)
+            found = self.clone(rows) | self.fit(rows) if fitting else self.improve(rows, clip)
+            sums |= {name: sums[name] + metric.detach() for name, metric in found.items()}
+        if fitting or float(self.score(self.candidate).mean()) > float(self.score(self.policy).mean()):
+            self.policy.load_state_dict(self.candidate.state_dict())
+        return {name: float(total) / c.steps for name, total in sums.items()}
 
-    def clone(self, rows: Tensor) -> tuple[Tensor, ...]:
-        """A step towards the logged actions: loss, entropy, and no KL and no clipping."""
+    def clone(self, rows: Tensor) -> dict[str, Tensor]:
+        """A step of the candidate towards the logged actions."""
         pi = distribution(*self.candidate.concentrations(self.data.observations[rows]))
         loss = -pi.log_prob(self.data.actions[rows]).mean()
-        self.descend(self.actor_optimizer, loss)
-        return loss.detach(), pi.entropy().mean().detach(), torch.zeros_like(loss), torch.zeros_like(loss)
+        gradient_step(loss, self.actor_optimizer, self.config.max_grad_norm)
+        return {"losses/policy_loss": loss, "losses/entropy": pi.entropy().mean()}
 
-    def fit(self, rows: Tensor) -> Tensor:
-        """A step of Q and of V: the loss of both."""
+    def fit(self, rows: Tensor) -> dict[str, Tensor]:
+        """A step of Q and of V."""
         c, data = self.config, self.data
         with torch.no_grad():
             next_actions = data.actions[(rows + 1).clamp(max=len(data) - 1)]  # (B, A)
@@ -122,14 +109,12 @@ class BPPO:
         observations = data.observations[rows]
         q, v = self.q(self.critic, observations, data.actions[rows]), self.value(observations)  # (B,), (B,)
         loss = F.huber_loss(q, y) + F.huber_loss(v, self.returns[rows])
-        self.descend(self.critic_optimizer, loss)
-        with torch.no_grad():
-            for slow, fast in zip(self.target.parameters(), self.critic.parameters(), strict=True):
-                slow.lerp_(fast, c.polyak)
-        return loss.detach()
+        gradient_step(loss, self.critic_optimizer, c.max_grad_norm)
+        follow(self.target, self.critic, c.polyak)
+        return {"losses/value_loss": loss}
 
-    def improve(self, rows: Tensor, clip: float) -> tuple[Tensor, ...]:
-        """A step of the candidate against the old policy: loss, entropy, KL and clipped fraction."""
+    def improve(self, rows: Tensor, clip: float) -> dict[str, Tensor]:
+        """A step of the candidate against the old policy."""
         observations = self.data.observations[rows]
         with torch.no_grad():
             old = distribution(*self.policy.concentrations(observations))
@@ -140,19 +125,10 @@ class BPPO:
         pi = distribution(*self.candidate.concentrations(observations))
         log_ratio = pi.log_prob(actions) - old.log_prob(actions)  # (B,)
         loss = clipped_surrogate(log_ratio, advantage, clip)
-        self.descend(self.actor_optimizer, loss)
-        with torch.no_grad():
-            ratio = log_ratio.exp()
-            clipped = ((ratio - 1).abs() > clip).float().mean()
-            return loss.detach(), pi.entropy().mean(), (ratio - 1 - log_ratio).mean(), clipped
+        gradient_step(loss, self.actor_optimizer, self.config.max_grad_norm)
+        return {"losses/policy_loss": loss, "losses/entropy": pi.entropy().mean(), **diagnostics(log_ratio, clip)}
 
-    def descend(self, optimizer: Optimizer, loss: Tensor) -> None:
-        """One step of the optimizer, the norm of its gradient clipped."""
-        optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(optimizer.param_groups[0]["params"], self.config.max_grad_norm)
-        optimizer.step()
-
+    @torch.no_grad()
     def score(self, policy: BetaPolicy) -> Tensor:
         """(E,) Q of the policy's mean action, which is the one taken at evaluation, in the first states."""
         first = self.data.observations[self.data.starts]  # (E, F)

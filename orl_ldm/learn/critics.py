@@ -22,7 +22,7 @@ from orl_ldm.learn.config import RunConfig
 from orl_ldm.learn.data import Dataset
 from orl_ldm.learn.learner import Metrics, Parts, Values
 from orl_ldm.learn.map_batched import map_batched
-from orl_ldm.learn.networks import Forked, lower_confidence_bound
+from orl_ldm.learn.networks import Forked, follow, lower_confidence_bound
 from orl_ldm.learn.preferences import Preferences
 from orl_ldm.learn.randomness import draw, seed_step
 from orl_ldm.policy import PlannedPolicy
@@ -89,11 +89,6 @@ class CriticConfig:
     steps: PositiveInt = 80  # gradient steps of an epoch
     batch_size: PositiveInt = 256
 
-    @property
-    def updates(self) -> int:
-        """Gradient steps of an epoch."""
-        return self.steps
-
     def create(self, data: Dataset, run: RunConfig) -> "Critics":
         """A new learner. Raises UserError for a buffer without the feature that tells the first decision."""
         if DECISION not in data.spec.feature_names:
@@ -148,9 +143,7 @@ class Critics:
             observations = self.observed(drawn)  # (B, F + P)
             critic_loss = self.fit(drawn, observations, step)
             sums += torch.stack([*self.climb(observations, data.actions[drawn]), critic_loss])
-            with torch.no_grad():  # the target networks follow slowly
-                for slow, fast in zip(self.target.parameters(), self.critic.parameters(), strict=True):
-                    slow.lerp_(fast, c.polyak)
+            follow(self.target, self.critic, c.polyak)
         names = ("policy_loss", "entropy", "approx_kl", "clipfrac", "value_loss")
         return {f"losses/{name}": total / c.steps for name, total in zip(names, sums.tolist(), strict=True)}
 

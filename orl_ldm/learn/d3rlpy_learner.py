@@ -40,11 +40,6 @@ class D3rlpyConfig:
     steps: PositiveInt = 100  # gradient steps of an epoch
     batch_size: PositiveInt = 256
 
-    @property
-    def updates(self) -> int:
-        """Gradient steps of an epoch."""
-        return self.steps
-
     def create(self, data: Dataset, run: RunConfig) -> "D3rlpy":
         """A new learner. Raises UserError without d3rlpy, and for settings that its algorithms do not support."""
         refuse(run, "preference_conditioned", "mask_features", "fixed_actions", "fixed_first_actions")

@@ -17,6 +17,9 @@ from orl_ldm.policy import TrainedPolicy
 Metrics = dict[str, float]
 Parts = dict[str, nn.Module | Optimizer]
 
+#: Losses and diagnostics that an algorithm reports each epoch, where it has them.
+LOSSES = tuple(f"losses/{name}" for name in ("policy_loss", "value_loss", "entropy", "approx_kl", "clipfrac"))
+
 
 @dataclass(frozen=True)
 class Values:
@@ -65,7 +68,7 @@ class AlgorithmConfig(Protocol):
     def batch_size(self) -> int: ...
 
     @property
-    def updates(self) -> int:
+    def steps(self) -> int:
         """Gradient steps of an epoch."""
         ...
 

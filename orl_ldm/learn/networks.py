@@ -1,4 +1,4 @@
-"""Networks that judge: a value network, and an ensemble of Q-networks that costs about as much as one.
+"""Value networks, an ensemble of Q-networks that costs about as much as one, and steps of networks.
 
 Legend: M critics, B batch, F observation features, A action dimensions, H hidden units, O outputs.
 """
@@ -9,6 +9,7 @@ from itertools import pairwise
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from orl_ldm.policy.networks import body
 
@@ -76,3 +77,18 @@ def lower_confidence_bound(q: Tensor, deviations: float) -> Tensor:
     """(B,) mean of the M critics minus `deviations` of their standard deviation, of q (M, B)."""
     std, mean = torch.std_mean(q, dim=0)
     return mean - deviations * std
+
+
+def gradient_step(loss: Tensor, optimizer: Optimizer, max_grad_norm: float) -> None:
+    """One step of the optimizer, the norm of its gradient clipped."""
+    optimizer.zero_grad()
+    loss.backward()  # type: ignore[no-untyped-call]
+    nn.utils.clip_grad_norm_(optimizer.param_groups[0]["params"], max_grad_norm)
+    optimizer.step()
+
+
+@torch.no_grad()
+def follow(target: nn.Module, network: nn.Module, polyak: float) -> None:
+    """Move a target network a small step towards its network."""
+    for slow, fast in zip(target.parameters(), network.parameters(), strict=True):
+        slow.lerp_(fast, polyak)

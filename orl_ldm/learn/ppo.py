@@ -16,7 +16,7 @@ from orl_ldm.learn.config import RunConfig
 from orl_ldm.learn.data import Dataset
 from orl_ldm.learn.learner import Metrics, Parts, Values, refuse
 from orl_ldm.learn.map_batched import map_batched
-from orl_ldm.learn.networks import value_network
+from orl_ldm.learn.networks import gradient_step, value_network
 from orl_ldm.learn.randomness import draw, shuffle
 from orl_ldm.learn.returns import gae, vtrace
 from orl_ldm.policy import BetaPolicy
@@ -72,7 +72,7 @@ class PPOConfig:
     """passes over each draw"""
 
     @property
-    def updates(self) -> int:
+    def steps(self) -> int:
         """Gradient steps of an epoch."""
         return self.update_epochs * -(-self.steps_per_epoch // self.batch_size)
 
@@ -102,8 +102,8 @@ class PPO:
         self.policy = BetaPolicy(data.spec, run.hidden).to(device)
         self.policy.normalise.fit(data.observations, run.mask_features)
         self.critic = value_network(data.observations.shape[1], run.hidden).to(device)
-        self.parameters = [*self.policy.parameters(), *self.critic.parameters()]
-        self.optimizer = Adam(self.parameters, lr=config.learning_rate, eps=1e-5, fused=True)
+        parameters = [*self.policy.parameters(), *self.critic.parameters()]
+        self.optimizer = Adam(parameters, lr=config.learning_rate, eps=1e-5, fused=True)
         self.parts: Parts = {"policy": self.policy, "critic": self.critic, "optimizer": self.optimizer}
         self.before = self.after = torch.zeros(len(data), device=device)  # (N,), (N,) values and returns of an epoch
 
@@ -137,10 +137,7 @@ class PPO:
     def update(self, batch: Batch) -> dict[str, Tensor]:
         """One gradient step; metrics from before it."""
         loss, metrics = ppo_loss(self.policy, self.critic, batch, self.config)
-        self.optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(self.parameters, self.config.max_grad_norm)
-        self.optimizer.step()
+        gradient_step(loss, self.optimizer, self.config.max_grad_norm)
         return metrics
 
     def value(self, observations: Tensor) -> Tensor:
@@ -174,22 +171,21 @@ def ppo_loss(
 
     entropy = pi.entropy().mean()
     loss = policy_loss + config.value_coefficient * value_loss - config.entropy_coefficient * entropy
-    with torch.no_grad():
-        ratio = log_ratio.exp()
-        metrics = {
-            "losses/policy_loss": policy_loss,
-            "losses/value_loss": value_loss,
-            "losses/entropy": entropy,
-            "losses/approx_kl": (ratio - 1 - log_ratio).mean(),  # http://joschu.net/blog/kl-approx.html
-            "losses/clipfrac": ((ratio - 1).abs() > config.clip).float().mean(),
-        }
-    return loss, {name: metric.detach() for name, metric in metrics.items()}
+    losses = {"losses/policy_loss": policy_loss, "losses/value_loss": value_loss, "losses/entropy": entropy}
+    return loss, {name: metric.detach() for name, metric in (losses | diagnostics(log_ratio, config.clip)).items()}
 
 
 def clipped_surrogate(log_ratio: Tensor, advantages: Tensor, clip: float) -> Tensor:
     """The clipped surrogate (Schulman et al. 2017, equation 7), to be minimised, of (B,) and (B,)."""
     ratio = log_ratio.exp()
     return -torch.min(ratio * advantages, ratio.clamp(1 - clip, 1 + clip) * advantages).mean()
+
+
+def diagnostics(log_ratio: Tensor, clip: float) -> dict[str, Tensor]:
+    """How far the policy has moved (Schulman's low-variance estimate of the KL), and how often it was clipped."""
+    ratio = log_ratio.exp()
+    clipped = ((ratio - 1).abs() > clip).float().mean()
+    return {"losses/approx_kl": (ratio - 1 - log_ratio).mean(), "losses/clipfrac": clipped}
 
 
 def value(policy: BetaPolicy, critic: nn.Module, observations: Tensor) -> Tensor:

@@ -46,7 +46,7 @@ def describe(config: TrainConfig, data: Dataset, transitions: Transitions, state
         "reward_std": data.scale,
         "estimated_reward": state.metrics["offline/estimated_reward"],
         "epochs": state.epochs,
-        "steps": state.epochs * config.algorithm.updates,
+        "steps": state.epochs * config.algorithm.steps,
         "wall_seconds": round(state.seconds, 3),
         "alarms": state.alarms,
         "metrics": state.metrics,

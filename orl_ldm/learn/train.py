@@ -86,7 +86,7 @@ def learn(
             begin = time.monotonic()
             metrics = learner.epoch(state.epochs)
             metrics |= common_row(learner, learned)
-            metrics["charts/SPS"] = algorithm.updates * algorithm.batch_size / (time.monotonic() - begin)
+            metrics["charts/SPS"] = algorithm.steps * algorithm.batch_size / (time.monotonic() - begin)
             if broken := not_finite(metrics):
                 raise UserError(_diverged(broken[0], metrics, state, path))
             state.epochs, state.metrics = state.epochs + 1, metrics

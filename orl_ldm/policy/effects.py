@@ -15,8 +15,8 @@ from orl_ldm.policy.spec import PolicySpec
 class Effects:
     """Unit actions (..., A) -> inputs (..., width) of critics.
 
-    The inputs are the clamped actions in [-1, 1]; flags for actions at their lower limit (a `t_ratio` there stops, which
-    is no small change); and the products of every two, since most effects have their best value inside the range.
+    The inputs are the clamped actions in [-1, 1]; flags for actions at their lower limit (a `t_ratio` there stops:
+    no small change); and the products of every two, since most effects have their best value inside the range.
     """
 
     def __init__(self, spec: PolicySpec, device: torch.device | str) -> None:

@@ -132,8 +132,6 @@ def _start_small(layer: nn.Module) -> None:
 
 def _fixed(spec: PolicySpec) -> Tensor:
     """(2, A) unit actions that are fixed in the first and in later decisions; NaN where they are free."""
-    rows = [
-        [torch.nan if value is None else value for value in r] for r in (spec.fixed_first_actions, spec.fixed_actions)
-    ]
-    free = torch.full((len(spec.action_names),), torch.nan)
-    return torch.stack([to_unit(spec, torch.tensor(row)) if row else free for row in rows])
+    rows = [row or (None,) * len(spec.action_names) for row in (spec.fixed_first_actions, spec.fixed_actions)]
+    values = [[torch.nan if value is None else value for value in row] for row in rows]
+    return to_unit(spec, torch.tensor(values, dtype=torch.float32))

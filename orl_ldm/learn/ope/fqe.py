@@ -21,7 +21,7 @@ from orl_ldm.learn.config import JudgeConfig
 from orl_ldm.learn.data import Dataset
 from orl_ldm.learn.map_batched import map_batched
 from orl_ldm.learn.metrics import explained_variance
-from orl_ldm.learn.networks import Forked
+from orl_ldm.learn.networks import Forked, follow
 from orl_ldm.learn.ope.estimates import member_weights
 from orl_ldm.policy import Policy
 from orl_ldm.policy.beta import mean_action, to_unit
@@ -63,9 +63,7 @@ class FittedQ:
             optimizer.zero_grad()
             loss.mean(1).sum().backward()  # type: ignore[no-untyped-call]
             optimizer.step()
-            with torch.no_grad():
-                for slow, fast in zip(target.parameters(), q.parameters(), strict=True):
-                    slow.lerp_(fast, POLYAK)
+            follow(target, q, POLYAK)
 
     @torch.no_grad()
     def gains(self, data: Dataset) -> Tensor:
