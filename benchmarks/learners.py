@@ -1,8 +1,7 @@
-"""How fast the learner's PPO is beside stable-baselines3's and TorchRL's, and what it reaches where it can act.
+"""How fast the learner's PPO is beside stable-baselines3's and TorchRL's.
 
     python benchmarks/learners.py speed            # minibatch updates per second
     python benchmarks/learners.py table1           # the whole of Lyu 2025, Table 1, on a buffer of the demo's size
-    python benchmarks/learners.py pendulum         # online, beside stable-baselines3
 
 Prints Markdown. `speed` takes turns between the implementations and reports the fastest turn of each, so that other
 work on the machine disturbs all alike.
@@ -19,17 +18,14 @@ import gymnasium as gym
 import numpy as np
 import torch
 import typer
-from gymnasium.wrappers.vector import NormalizeReward
-from torch import Tensor, nn
+from torch import nn
 from torch.distributions import Beta, Independent
 
 from orl_ldm.buffer import BufferWriter, Header, ImageRef
-from orl_ldm.learn import PPOConfig, TrainConfig, densities, train
-from orl_ldm.learn.actor_critic import ActorCritic, Batch
-from orl_ldm.learn.networks import value_network
-from orl_ldm.learn.online import train_online
+from orl_ldm.learn import PPOConfig, TrainConfig, train
+from orl_ldm.learn.networks import gradient_step, value_network
+from orl_ldm.learn.ppo import Batch, ppo_loss
 from orl_ldm.policy import BetaPolicy, PolicySpec
-from orl_ldm.policy.beta import mean_action
 from orl_ldm.reward import TERMS
 
 FEATURES, ACTIONS, ROWS, PASSES = 14, 4, 1024, 4
@@ -40,24 +36,30 @@ SPEC = PolicySpec(
     (0.0,) * ACTIONS,
     (1.0,) * ACTIONS,
 )
-PENDULUM = PPOConfig(learning_rate=1e-3, gamma=0.9, value_coefficient=0.2, epochs=48, draws=2048, passes=10)
 
 app = typer.Typer(add_completion=False)
 
 
-def data() -> tuple[Batch, Tensor]:
-    """(random transitions, their unit actions)."""
+def data() -> Batch:
+    """Random transitions."""
     generator = torch.Generator().manual_seed(0)
-    unit = torch.rand(ROWS, ACTIONS, generator=generator).clamp(1e-4, 1 - 1e-4)
+    actions = torch.rand(ROWS, ACTIONS, generator=generator).clamp(1e-4, 1 - 1e-4)
     log_probs, advantages, values, returns = 0.1 * torch.randn(4, ROWS, generator=generator)
-    x = torch.randn(ROWS, FEATURES, generator=generator)
-    return Batch(x, densities.logs(unit), log_probs, advantages, values, returns), unit
+    return Batch(torch.randn(ROWS, FEATURES, generator=generator), actions, log_probs, advantages, values, returns)
 
 
 def ours(batch_size: int) -> Callable[[], object]:
     """Four passes of our update, metrics included."""
-    networks, (batch, _) = ActorCritic(BetaPolicy(SPEC, HIDDEN), PPOConfig(batch_size=batch_size)), data()
-    return lambda: networks.learn(batch, [torch.randperm(ROWS) for _ in range(PASSES)])
+    policy, critic, batch, config = BetaPolicy(SPEC, HIDDEN), value_network(FEATURES, HIDDEN), data(), PPOConfig()
+    optimizer = torch.optim.Adam([*policy.parameters(), *critic.parameters()], lr=3e-4, eps=1e-5, fused=True)
+
+    def learn() -> None:
+        for _ in range(PASSES):
+            for rows in torch.randperm(ROWS).split(batch_size):
+                loss, _ = ppo_loss(policy, critic, Batch(*(column[rows] for column in batch)), config)
+                gradient_step(loss, optimizer, config.max_grad_norm)
+
+    return learn
 
 
 def stable_baselines3(batch_size: int) -> Callable[[], object]:
@@ -110,8 +112,8 @@ def torchrl(batch_size: int) -> Callable[[], object]:
         clip_value=0.2,
     )
     optimizer = torch.optim.Adam(loss.parameters(), lr=3e-4, eps=1e-5, fused=True)
-    batch, unit = data()
-    columns = {"observation": batch.x, "action": unit, "action_log_prob": batch.log_probs}
+    batch = data()
+    columns = {"observation": batch.observations, "action": batch.actions, "action_log_prob": batch.log_probs}
     columns |= {"advantage": batch.advantages[:, None], "state_value": batch.values[:, None]}
     rows = TensorDict(columns | {"value_target": batch.returns[:, None]}, batch_size=[ROWS])
 
@@ -193,53 +195,6 @@ def write_buffer(folder: Path) -> None:
         "image_id": episode // 12,
     }
     BufferWriter(folder, header).write("all", columns, [ImageRef(i, f"image_{i}.png", "none") for i in range(96)])
-
-
-@app.command()
-def pendulum(seeds: int = 3) -> None:
-    """Mean return on 20 episodes of Pendulum-v1 after about 100,000 steps, one thread."""
-    torch.set_num_threads(1)
-    print("| seed | ours | seconds | stable-baselines3 | seconds |\n| ---: | ---: | ---: | ---: | ---: |")
-    for seed in range(seeds):
-        cells = []
-        for learn in (pendulum_ours, pendulum_stable_baselines3):
-            started = time.perf_counter()
-            act = learn(seed)
-            cells += [f"{returns(act):.0f}", f"{time.perf_counter() - started:.0f}"]
-        print(f"| {seed} | {' | '.join(cells)} |", flush=True)
-
-
-Act = Callable[[np.ndarray], np.ndarray]
-
-
-def pendulum_ours(seed: int) -> Act:
-    """Our online PPO with rewards normalised; its mean action."""
-    envs = NormalizeReward(gym.make_vec("Pendulum-v1", 8, vectorization_mode="sync"), gamma=PENDULUM.gamma)
-    policy = train_online(envs, PENDULUM, seed, (64, 64))
-    return torch.no_grad()(lambda observations: mean_action(policy, torch.from_numpy(observations)).numpy())
-
-
-def pendulum_stable_baselines3(seed: int) -> Act:
-    """stable-baselines3 with the settings that its zoo gives for this task; its deterministic action."""
-    from stable_baselines3 import PPO
-    from stable_baselines3.common.env_util import make_vec_env
-
-    model = PPO(
-        "MlpPolicy", make_vec_env("Pendulum-v1", 4, seed=seed), n_steps=1024, gamma=0.9, learning_rate=1e-3,
-        n_epochs=10, use_sde=True, sde_sample_freq=4, seed=seed, device="cpu",
-    ).learn(100_000)  # fmt: skip
-    return lambda observations: model.predict(observations, deterministic=True)[0]
-
-
-def returns(act: Act, episodes: int = 20) -> float:
-    """Mean return over episodes of 200 steps that are the same for all."""
-    envs = gym.make_vec("Pendulum-v1", episodes, vectorization_mode="sync")
-    observations, _ = envs.reset(seed=1000)
-    total = np.zeros(episodes)
-    for _ in range(200):
-        observations, rewards, *_ = envs.step(act(observations))
-        total += rewards
-    return float(total.mean())
 
 
 if __name__ == "__main__":

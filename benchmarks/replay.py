@@ -18,7 +18,9 @@ from orl_ldm.reward import preference
 def main(
     pipeline: str,
     policies: Annotated[list[Path], typer.Argument(help="Folders with a policy.json.")],
-    prefer: Annotated[str, typer.Option(help="What a dial is turned to, and what the reward weighs.")] = "balanced",
+    prefer: Annotated[
+        str, typer.Option(help="The policies' preference, and the reward that they are compared by.")
+    ] = "balanced",
 ) -> None:
     """Mean scores of each policy's mean action; results are kept in runs/benchmarks/replay."""
     read = load_pipeline(pipeline, [])

@@ -10,7 +10,7 @@ from orl_ldm.diffusion.config import LDMConfig, SamplerConfig
 from orl_ldm.errors import UserError
 from orl_ldm.evaluate.config import EvaluateConfig
 from orl_ldm.images.config import DataConfig
-from orl_ldm.learn.config import TrainConfig
+from orl_ldm.learn import TrainConfig
 
 FOLDER = Path("pipelines")
 

@@ -64,11 +64,11 @@ class Aim:
 class Patience:
     """Stop at once for 0.3, or go on to a second decision that pays 1 - 10 (aim - target)^2.
 
-    Going on pays 1 to who aims well, and about -0.3 to who aims at random: a learner that values the first decision by
-    what the behaviour did afterwards stops.
+    Going on pays 1 with a good aim, and about -0.3 with a random one: a learner that values the first decision by what
+    the behaviour did afterwards stops.
     """
 
-    spec: PolicySpec = PolicySpec(("step", "character"), ("go", "aim"), (0.0, 0.0), (1.0, 1.0))
+    spec: PolicySpec = PolicySpec(("position/decision", "character"), ("go", "aim"), (0.0, 0.0), (1.0, 1.0))
     horizon: int = 2
 
     def observe(self, character: Floats, step: int) -> Floats:
@@ -84,9 +84,9 @@ class Patience:
 
 @dataclass(frozen=True)
 class Stops(Patience):
-    """Patience in the sampler's words: a `t_ratio` of 0 or less stops, and who goes on twice ends at -0.5.
+    """Patience with the sampler's actions: a `t_ratio` of 0 or less stops, and going on twice pays -0.5.
 
-    So what stopping pays has to be known for either decision.
+    So a learner has to know what stopping pays in either decision.
     """
 
     spec: PolicySpec = PolicySpec(("position/decision", "character"), ("t_ratio", "aim"), (-1.5, 0.0), (1.0, 1.0))
@@ -103,10 +103,10 @@ class Stops(Patience):
 class Doors:
     """Three doors in a row, each left or right of the middle; on which side depends on the image.
 
-    The reward is the share of the doors that were found: the optimum is 1, and who guesses gets 0.29.
+    The reward is the fraction of doors that were found: the optimum is 1, and guessing gets 0.29.
     """
 
-    spec: PolicySpec = PolicySpec(("step", "character"), ("door",), (0.0,), (1.0,))
+    spec: PolicySpec = PolicySpec(("position/decision", "character"), ("door",), (0.0,), (1.0,))
     horizon: int = 3
 
     def observe(self, character: Floats, step: int) -> Floats:
@@ -119,14 +119,14 @@ class Doors:
 
 
 @dataclass(frozen=True)
-class Dial:
-    """One decision; PSNR is best at an action of 0.2 and SSIM at 0.8, so what is best follows from the weights."""
+class Tradeoff:
+    """One decision; PSNR is best at an action of 0.2 and SSIM at 0.8, so the optimum depends on the weights."""
 
-    spec: PolicySpec = PolicySpec(("character",), ("aim",), (0.0,), (1.0,))
+    spec: PolicySpec = PolicySpec(("position/decision", "character"), ("aim",), (0.0,), (1.0,))
     horizon: int = 1
 
     def observe(self, character: Floats, step: int) -> Floats:
-        return character[:, None]
+        return np.stack([np.full_like(character, step), character], axis=1)
 
     def act(self, character: Floats, step: int, actions: Floats) -> tuple[Floats, npt.NDArray[np.bool_]]:
         return np.asarray(1 - 4 * (actions[:, 0] - 0.2) ** 2, np.float32), np.ones(len(character), dtype=np.bool_)
@@ -177,7 +177,7 @@ def collect(toy: Toy, folder: Path, images: int = 100, rollouts: int = 8, seed: 
         rewards = np.where(running & ends, reward, rewards)
         values = np.zeros((len(image), len(TERMS)), dtype=np.float32)
         values[:, 0] = np.where(ends, PSNR_SCALE * (reward + difficulty), 0)
-        if isinstance(toy, Dial):
+        if isinstance(toy, Tradeoff):
             values[:, 1] = toy.second(actions.numpy())
         columns = {
             "observations": observations.numpy(),

@@ -7,7 +7,6 @@ that have been done are read back: an interrupted call goes on where it stopped,
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import get_args
 
 import pandas as pd
 from rich.console import Console
@@ -17,7 +16,7 @@ from orl_ldm.cli.loop import buffers_after, quoted
 from orl_ldm.cli.progress import methods_bar
 from orl_ldm.errors import UserError
 from orl_ldm.files import require_writable, write_text
-from orl_ldm.learn.config import Algorithm
+from orl_ldm.learn import ALGORITHMS
 from orl_ldm.pipeline import Pipeline, load_pipeline
 from orl_ldm.report.ablation import LEGEND, WHOLE, ablation
 from orl_ldm.reward import Weights, preference
@@ -26,36 +25,36 @@ from orl_ldm.terminal import say
 #: Names of variants -> what they set.
 LESS: dict[str, tuple[str, ...]] = {
     WHOLE: (),
-    "without the LR image's character": ('train.hide=["lr/"]',),
-    "without the estimate's state": ('train.hide=["estimate/", "mismatch/", "denoiser/"]',),
-    "without the denoiser's inner layer": ('train.hide=["denoiser/"]',),
-    "time only": ('train.hide=["lr/", "estimate/", "mismatch/", "denoiser/"]',),
-    "the plan alone": ("train.critics.sight=0.0",),
-    "all of the way from the plan": ("train.critics.sight=1.0",),
-    "an own start for each image": ("train.critics.first_sight=1.0",),
-    "no warm start: from noise": ("train.hold_first={t_ratio = 1.0}",),
-    "t_ratio held: t = 0.7 T, 0.07 T": ("train.hold={t_ratio = 0.1}", "train.hold_first={t_ratio = 0.7}"),
-    "eta held at 0": ("train.hold={eta = 0.0}",),
-    "detail held at 1": ("train.hold={detail = 1.0}",),
-    "fidelity held at 0": ("train.hold={fidelity = 0.0}",),
-    "grain held at 0": ("train.hold={grain = 0.0}",),
-    **{f"1/{part} of the images": (f"train.share={1 / part}",) for part in (2, 4, 8, 16)},
+    "without the LR image's character": ('train.mask_features=["lr/"]',),
+    "without the estimate's state": ('train.mask_features=["estimate/", "mismatch/", "denoiser/"]',),
+    "without the denoiser's inner layer": ('train.mask_features=["denoiser/"]',),
+    "time only": ('train.mask_features=["lr/", "estimate/", "mismatch/", "denoiser/"]',),
+    "no warm start: from noise": ("train.fixed_first_actions={t_ratio = 1.0}",),
+    "t_ratio fixed: t = 0.7 T, 0.07 T": (
+        "train.fixed_actions={t_ratio = 0.1}",
+        "train.fixed_first_actions={t_ratio = 0.7}",
+    ),
+    "eta fixed at 0": ("train.fixed_actions={eta = 0.0}",),
+    "detail fixed at 1": ("train.fixed_actions={detail = 1.0}",),
+    "fidelity fixed at 0": ("train.fixed_actions={fidelity = 0.0}",),
+    "grain fixed at 0": ("train.fixed_actions={grain = 0.0}",),
+    **{f"1/{part} of the images": (f"train.image_fraction={1 / part}",) for part in (2, 4, 8, 16)},
 }
 
-#: The same for algorithms, which are run when they are named: some take long, and most need d3rlpy. Each learns for the
-#: pipeline's reward setting alone: the dial is the default algorithm's.
-ALGORITHMS: dict[str, tuple[str, ...]] = {
-    f"by {algo}, no dial": (f'train.algo="{algo}"', "train.dial=false") for algo in get_args(Algorithm)
+#: The same for algorithms, which run only when they are named: some take long, and most need d3rlpy. Each learns for
+#: the pipeline's reward setting alone, since only the default algorithm takes preferences.
+BY_ALGORITHM: dict[str, tuple[str, ...]] = {
+    f"by {algo}, one preference": (f'train.algo="{algo}"', "train.preference_conditioned=false") for algo in ALGORITHMS
 }
 
 
 def variants(pipeline: Pipeline, rounds: int) -> dict[str, tuple[str, ...]]:
-    """LESS, fewer rounds than there are, and ALGORITHMS."""
+    """LESS, fewer rounds than there are, and BY_ALGORITHM."""
     fewer = {
         f"{number} of {rounds} rounds": (f"train.buffers={quoted(buffers_after(pipeline, number))}",)
         for number in range(rounds)
     }
-    return {**LESS, **fewer, **ALGORITHMS}
+    return {**LESS, **fewer, **BY_ALGORITHM}
 
 
 def ablate(
@@ -71,7 +70,7 @@ def ablate(
     """Train and replay every variant with every seed; write and print the table.
 
     They are compared under what is preferred, else under the pipeline's own reward. Raises UserError, before any work,
-    for a variant without a dial that learns for another reward.
+    for a variant that learns for another reward alone.
     """
     pipeline = load_pipeline(name, settings)
     weights = preference(prefer) if prefer else pipeline.train.reward_weights()
@@ -82,14 +81,14 @@ def ablate(
     folder = Path(out or f"runs/{pipeline.name}/ablation").expanduser()
     require_writable(folder, "--out")
     base = [*settings, f"train.buffers={quoted(buffers_after(pipeline, rounds))}"]
-    chosen = only or [variant for variant in known if variant not in ALGORITHMS]
+    chosen = only or [variant for variant in known if variant not in BY_ALGORITHM]
     for variant in chosen:
         learned = load_pipeline(name, [*base, *known[variant]]).train
-        if not learned.dial and learned.reward_weights() != weights:
+        if not learned.preference_conditioned and learned.reward_weights() != weights:
             raise UserError(
                 f"{variant!r} learns for one reward alone, {learned.setting}, and cannot be compared under {named}: "
-                "name that reward with --set train.setting=..., train for all with --set train.dial=true, or leave "
-                "--prefer out"
+                "name that reward with --set train.setting=..., train for all with "
+                "--set train.preference_conditioned=true, or leave --prefer out"
             )
     runs = {}
     for variant in chosen:

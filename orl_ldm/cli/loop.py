@@ -2,7 +2,7 @@
 
 A round is nothing but `collect` and `train` with a few settings, which are printed: each can be run by hand, on
 another machine. Stages that have been done are not done again, so an interrupted loop goes on where it stopped. A
-policy with a dial is turned to each of the named reward settings in a round, and collects that many times. A round's
+preference-conditioned policy collects once with each of the named reward settings in a round. A round's
 buffer holds nothing but what that round collects: where a loop with other settings was before, `collect` says so.
 """
 
@@ -96,8 +96,8 @@ def quoted(names: Sequence[str]) -> str:
 
 
 def preferences(pipeline: Pipeline) -> tuple[str, ...]:
-    """What the policy is turned to when it collects: each named setting where it has a dial, else nothing."""
-    return tuple(SETTINGS) if pipeline.train.dial else ("",)
+    """The preferences that the policy collects with: each named setting if it is preference-conditioned, else none."""
+    return tuple(SETTINGS) if pipeline.train.preference_conditioned else ("",)
 
 
 def collected(pipeline: Pipeline, number: int, prefer: str) -> str:

@@ -27,10 +27,10 @@ def ope(
     out = Path(pipeline.train.out) / "ope"
     require_writable(out, "train.out")
     with episodes_bar("estimate", console) as advance:
-        frame, held = estimates(pipeline.train, folders, advance)
-    facts: dict[str, object] = {"checkpoints": len(folders), "held_out_images": len(held)}
+        frame, held_out = estimates(pipeline.train, folders, advance)
+    facts: dict[str, object] = {"checkpoints": len(folders), "held_out_images": len(held_out)}
     if with_replay:
-        rewards = _replay(pipeline, folders, held, images, out, console)
+        rewards = _replay(pipeline, folders, held_out, images, out, console)
         error = rewards.std() / np.sqrt(len(rewards))
         frame["replay"] = rewards.mean().to_numpy()
         frame["replay_low"], frame["replay_high"] = ((rewards.mean() + z * error).to_numpy() for z in (-1.96, 1.96))
@@ -53,14 +53,14 @@ def rank_correlations(frame: pd.DataFrame) -> dict[str, float]:
 
 
 def _replay(
-    pipeline: Pipeline, folders: dict[str, Path], held: frozenset[int], images: int, out: Path, console: Console
+    pipeline: Pipeline, folders: dict[str, Path], held_out: frozenset[int], images: int, out: Path, console: Console
 ) -> pd.DataFrame:
     """Rewards (images, checkpoints) of a true replay."""
     quiet()
     from orl_ldm.diffusion.ldm import open_ldm
     from orl_ldm.evaluate.replay import replay, training_images
 
-    refs = training_images(pipeline.data, pipeline.collect.images, held, images)
+    refs = training_images(pipeline.data, pipeline.collect.images, held_out, images)
     weights = pipeline.train.reward_weights()
     with methods_bar(console) as advance:
         scores = replay(

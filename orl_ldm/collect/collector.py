@@ -4,7 +4,6 @@ A unit is a range of images with all their rollouts. Its name says what it is, s
 collector that was killed, or a second machine, does what is not yet published.
 """
 
-import hashlib
 import platform
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -30,7 +29,7 @@ from orl_ldm.images.config import DataConfig
 from orl_ldm.images.pairs import Batch, load_pairs
 from orl_ldm.images.sources import ImageRef, open_images
 from orl_ldm.metrics import Metrics
-from orl_ldm.policy import BroadPolicy, Explorer, Policy, load_policy, under
+from orl_ldm.policy import BroadPolicy, Explorer, Policy, open_policy
 from orl_ldm.reward import TERMS, Weights, compose
 from orl_ldm.streams import stable_id
 
@@ -56,17 +55,10 @@ def behavior(config: CollectConfig) -> tuple[Policy, str]:
             raise UserError("collect.prefer is the preference of a policy: name one with collect.policy")
         alpha, beta = zip(*(config.prior.get(name, action.prior) for name, action in ACTIONS.items()), strict=True)
         return BroadPolicy(spec(), alpha, beta), f"broad-{digest(alpha, beta)[:12]}"
-    network, facts = load_policy(config.policy)
-    who = f"the policy in {config.policy!r}"
-    spec().require(network.spec, who)
-    policy, preferred = under(network, facts, config.prefer, who)
-    weights = hashlib.sha256()
-    for key, tensor in sorted(network.state_dict().items()):
-        weights.update(key.encode() + tensor.cpu().numpy().tobytes())
-    if network.spec.preference_names:
-        weights.update(repr(preferred).encode())
+    opened = open_policy(config.policy, config.prefer, spec())
     factors = [config.concentration.get(name, 1.0) for name in ACTIONS]
-    return Explorer(policy, factors), f"explorer-{weights.hexdigest()[:12]}-{'-'.join(f'{f:g}' for f in factors)}"
+    behavior_id = f"explorer-{opened.digest[:12]}-{'-'.join(f'{factor:g}' for factor in factors)}"
+    return Explorer(opened.policy, factors), behavior_id
 
 
 def collect(

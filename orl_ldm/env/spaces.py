@@ -6,6 +6,7 @@ from torch import Tensor
 from orl_ldm.actions import ACTIONS, STOPS, limits
 from orl_ldm.diffusion.sampler import Decision, State
 from orl_ldm.env.features import FEATURES
+from orl_ldm.errors import UserError
 from orl_ldm.policy import PolicySpec
 
 
@@ -26,6 +27,11 @@ def executed(actions: Tensor) -> Tensor:
 
 
 def decide(state: State, actions: Tensor) -> Decision:
-    """Action vectors (B, A) as decisions: t_next = t * t_ratio, so that a ratio of 0 stops."""
+    """Action vectors (B, A) as decisions: t_next = t * t_ratio, so that a ratio of 0 stops.
+
+    Raises UserError for actions that are NaN or infinite.
+    """
+    if not bool(actions.isfinite().all()):
+        raise UserError("an action is not finite: check the policy, or what the environment is given")
     named = dict(zip(ACTIONS, executed(actions).unbind(-1), strict=True))
     return Decision(state.t * named.pop(STOPS).double(), named)

@@ -1,4 +1,4 @@
-"""True replay of many policies on the same images: what estimates and ablations are held against."""
+"""True replay of many policies on the same images: which estimates and ablations are compared with."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import asdict
@@ -16,7 +16,7 @@ from orl_ldm.evaluate.runner import Advance, Runner, per_image
 from orl_ldm.images.config import DataConfig
 from orl_ldm.images.sources import ImageRef, open_images
 from orl_ldm.metrics import Metrics
-from orl_ldm.policy import load_policy, under
+from orl_ldm.policy import open_policy
 from orl_ldm.reward import Weights
 
 
@@ -49,17 +49,14 @@ def replay(
     seed: int,
     advance: Advance,
 ) -> pd.DataFrame:
-    """Scores of each policy's mean action under `weights`, which turn a dial too; kept in `out` to resume.
+    """Scores of each policy's mean action under the reward `weights`, also its preference; kept in `out` to resume.
 
     As `per_image.csv`: a row for each policy (`method`) and image, with its raw terms and its reward.
     """
     runner = Runner(out, refs, data, ldm, Metrics(ldm.device), 16, advance)
     scores = {}
     for name, folder in folders.items():
-        network, facts = load_policy(folder)
-        who = f"the policy in {str(folder)!r}"
-        spec().require(network.spec, who)
-        policy, _ = under(network, {**facts, "weights": weights}, "", who)
-        key = digest({k: v.double().sum().item() for k, v in network.state_dict().items()}, weights, asdict(sampler))
-        scores[name, data.degradation] = runner.score(steered(ldm, policy, key, sampler, seed))
+        opened = open_policy(folder, weights, spec())
+        key = digest(opened.digest, weights, asdict(sampler))
+        scores[name, data.degradation] = runner.score(steered(ldm, opened.policy, key, sampler, seed))
     return per_image(scores, refs, weights, sampler.nfe_max)

@@ -1,6 +1,6 @@
-"""All that a run needs to go on, in one file: tensors as safetensors, the rest as JSON in its header.
+"""A checkpoint: everything that a run needs to go on, in one safetensors file with JSON in its header.
 
-One file is replaced in one rename, so what is on disk is always a whole checkpoint. Random numbers are functions of
+The file is replaced in one rename, so that a whole checkpoint is always on disk. Random numbers are functions of
 (seed, step) and need no state.
 """
 
@@ -29,8 +29,8 @@ class Progress:
     epochs: int = 0
     seconds: float = 0.0
     metrics: dict[str, float] = field(default_factory=dict)  # of the last epoch
-    alarms: dict[str, int] = field(default_factory=dict)  # metric -> epochs in which it was alarming
-    accepted: int = 0  # epoch of the checkpoint that is accepted so far
+    alarms: dict[str, int] = field(default_factory=dict)  # metric -> number of epochs with an alarm
+    selected: int = 0  # epoch of the checkpoint that is selected so far
     judged: list[dict[str, float]] = field(default_factory=list)  # one entry for each candidate, in order
 
 

@@ -1,6 +1,6 @@
-"""What a run says about itself each epoch, under CleanRL's names where it has one, and when that is alarming.
+"""The row of metrics of an epoch, under CleanRL's names where it has one, and alarms about it.
 
-Legend: N transitions, E episodes.
+Legend: N transitions, E episodes, A action dimensions.
 """
 
 import math
@@ -9,13 +9,15 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from orl_ldm.learn import densities
+from orl_ldm.learn.data import Dataset
+from orl_ldm.learn.learner import Learner, Metrics
+from orl_ldm.learn.map_batched import map_batched
+from orl_ldm.policy import with_preference
+from orl_ldm.policy.beta import distribution
 
-Metrics = dict[str, float]
-
-#: Metric -> (when it is alarming, what to think of it).
+#: Metric -> (when it is alarming, what it means).
 ALARMS: dict[str, tuple[Callable[[float], bool], str]] = {
-    "losses/approx_kl": (lambda x: x > 1.5, "the policy leaps; lower the learning rate"),
+    "losses/approx_kl": (lambda x: x > 1.5, "the policy moves too fast; lower the learning rate"),
     "losses/clipfrac": (lambda x: x > 0.9, "nearly every update is clipped; lower the learning rate or widen the clip"),
     "losses/explained_variance": (lambda x: x < -1.0, "the values are far from what they predict; collect more"),
     "offline/effective_sample_size": (
@@ -48,16 +50,40 @@ def not_finite(metrics: Metrics) -> list[str]:
     return [name for name, value in metrics.items() if not math.isfinite(value)]
 
 
+@torch.no_grad()
+def common_row(learner: Learner, data: Dataset) -> Metrics:
+    """The metrics that every algorithm has, of its policy and values on the data that it learns from.
+
+    The estimated reward is the learner's own value of the first states; without one, it is estimated by importance
+    sampling of whole episodes.
+    """
+    policy, spec, row = with_preference(learner.policy, data.weights), learner.policy.spec, {}
+    concentrations = map_batched(lambda seen: torch.stack(policy.concentrations(seen), -1), data.observations)
+    alpha, beta = concentrations.unbind(-1)  # (N, A), (N, A)
+    log_ratio = distribution(alpha, beta).log_prob(data.actions) - data.log_probs
+    values = learner.values()
+    if values is not None:
+        row["losses/explained_variance"] = explained_variance(values.predicted, values.target)
+    if values is not None and values.first is not None:
+        reward = float((data.baselines + data.scale * values.first).mean())
+    else:  # baselines aside, which would only add variance
+        gains = data.episode_rewards - data.baselines  # (E,)
+        reward = importance_sampled(log_ratio, data.episode, gains) + float(data.baselines.mean())
+    fixed = spec.fixed_actions or [None] * len(spec.action_names)
+    free = [name if value is None else "" for name, value in zip(spec.action_names, fixed, strict=True)]
+    return row | ratios(log_ratio) | {"offline/estimated_reward": reward} | spread(alpha, beta, free)
+
+
 def explained_variance(prediction: Tensor, target: Tensor) -> float:
     """1 - Var(target - prediction) / Var(target); 0 for a target without variance."""
     variance = target.var()
     return float(1 - (target - prediction).var() / variance) if variance > 0 else 0.0
 
 
-def importance(log_ratio: Tensor) -> Metrics:
+def ratios(log_ratio: Tensor) -> Metrics:
     """How well logged actions represent the policy, from log pi - log behaviour (N,).
 
-    The effective sample size (Kish 1965) is given as a fraction of N.
+    The effective sample size (Kish 1965) is a fraction of N.
     """
     weights = (log_ratio - log_ratio.max()).double().exp()
     return {
@@ -67,21 +93,24 @@ def importance(log_ratio: Tensor) -> Metrics:
 
 
 def spread(alpha: Tensor, beta: Tensor, names: Sequence[str]) -> Metrics:
-    """What the Betas of free actions look like, from concentrations (N, A) of the actions `names`, "" where held.
+    """The shape of the Betas of free actions, from concentrations (N, A) of the actions `names`, "" where fixed.
 
-    An entropy for each action, in nats of the unit interval; and, of the worst action, the share of means within 2 % of
-    a bound, and that of flat ones: with both concentrations within 0.01 of 1, as low as a BetaPolicy's go.
+    The entropy of each action, in nats of the unit interval; and, of the worst action, the fraction of means within 2 %
+    of a bound, and of flat distributions: with both concentrations within 0.01 of 1, the lowest of a BetaPolicy.
     """
     free = [i for i, name in enumerate(names) if name]
     mean = alpha / (alpha + beta)
-    entropy = {f"policy/entropy_{names[i]}": float(densities.entropy(alpha[:, [i]], beta[:, [i]]).mean()) for i in free}
+    entropies = [distribution(alpha[:, [i]], beta[:, [i]]).entropy().mean() for i in free]
     near = ((mean < 0.02) | (mean > 0.98)).double().mean(0)[free]  # (free,)
-    low = (((alpha - 1).abs() < 0.01) & ((beta - 1).abs() < 0.01)).double().mean(0)[free]  # (free,)
-    worst = {"policy/saturation": near, "policy/at_limit": low}
-    return entropy | {name: float(share.max()) if free else 0.0 for name, share in worst.items()}
+    flat = (((alpha - 1).abs() < 0.01) & ((beta - 1).abs() < 0.01)).double().mean(0)[free]  # (free,)
+    worst = {"policy/saturation": near, "policy/at_limit": flat}
+    return {
+        **{f"policy/entropy_{names[i]}": float(entropy) for i, entropy in zip(free, entropies, strict=True)},
+        **{name: float(fraction.max()) if free else 0.0 for name, fraction in worst.items()},
+    }
 
 
-def weighted_reward(log_ratio: Tensor, episode: Tensor, rewards: Tensor) -> float:
+def importance_sampled(log_ratio: Tensor, episode: Tensor, rewards: Tensor) -> float:
     """Mean of episode rewards (E,) under the policy, by self-normalised importance sampling of whole episodes.
 
     `log_ratio` (N,) is log pi - log behaviour, `episode` (N,) the number of each transition's episode.

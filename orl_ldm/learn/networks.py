@@ -1,4 +1,4 @@
-"""Networks that judge: a value network, and an ensemble of Q-networks that costs about as much as one.
+"""Value networks, an ensemble of Q-networks that costs about as much as one, and steps of networks.
 
 Legend: M critics, B batch, F observation features, A action dimensions, H hidden units, O outputs.
 """
@@ -9,21 +9,21 @@ from itertools import pairwise
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from orl_ldm.policy.networks import body
 
 
 def value_network(inputs: int, hidden: Sequence[int]) -> nn.Sequential:
     """A plain MLP from (B, F) to values (B, 1), of the shape of a policy's."""
-    layers: list[nn.Module] = []
-    for i, o in pairwise([inputs, *hidden]):
-        layers += [nn.Linear(i, o), nn.SiLU()]
-    return nn.Sequential(*layers, nn.Linear([inputs, *hidden][-1], 1))
+    return nn.Sequential(*body(inputs, hidden, nn.SiLU), nn.Linear(hidden[-1], 1))
 
 
 class Ensemble(nn.Module):
     """M MLPs of one shape with stacked weights: one batched product per layer in place of M small ones.
 
-    Hidden layers are normalised (LayerNorm, Ba et al. 2016): it bounds what a critic says about states and actions
-    that the buffer does not hold, without which bootstrapping runs away (Ball et al. 2023, RLPD).
+    Hidden layers are normalised (LayerNorm, Ba et al. 2016). This bounds the values of states and actions that the
+    buffer does not hold, without which bootstrapping diverges (Ball et al. 2023, RLPD).
     """
 
     def __init__(self, members: int, inputs: int, hidden: Sequence[int], outputs: int = 1) -> None:
@@ -53,9 +53,9 @@ class Ensemble(nn.Module):
 
 
 class Forked(nn.Module):
-    """Two ensembles of one shape: one says what it brings to stop, the other one what it brings to go on.
+    """Two ensembles of one shape: one for actions that stop, the other for actions that go on.
 
-    What stopping brings was seen, what going on brings rests on guesses. One network for both blends them.
+    The outcome of stopping was seen, that of going on is bootstrapped. One network for both would blend them.
     """
 
     def __init__(self, members: int, inputs: int, hidden: Sequence[int], outputs: int = 1) -> None:
@@ -63,7 +63,7 @@ class Forked(nn.Module):
         self.stop, self.on = (Ensemble(members, inputs, hidden, outputs) for _ in range(2))
 
     def outputs(self, x: Tensor, stops: Tensor) -> Tensor:
-        """All outputs (M, B, O) of inputs (B, F + A), of which those that stop are (B,) bool."""
+        """All outputs (M, B, O) of inputs (B, F + A); `stops` (B,) bool marks those that stop."""
         stop, on = stops.nonzero()[:, 0], (~stops).nonzero()[:, 0]
         said = torch.cat([self.stop.outputs(x[stop]), self.on.outputs(x[on])], dim=1)
         return said[:, torch.cat([stop, on]).argsort()]
@@ -73,7 +73,22 @@ class Forked(nn.Module):
         return self.outputs(x, stops)[..., 0]
 
 
-def pessimistic(q: Tensor, deviations: float) -> Tensor:
+def lower_confidence_bound(q: Tensor, deviations: float) -> Tensor:
     """(B,) mean of the M critics minus `deviations` of their standard deviation, of q (M, B)."""
     std, mean = torch.std_mean(q, dim=0)
     return mean - deviations * std
+
+
+def gradient_step(loss: Tensor, optimizer: Optimizer, max_grad_norm: float) -> None:
+    """One step of the optimizer, the norm of its gradient clipped."""
+    optimizer.zero_grad()
+    loss.backward()  # type: ignore[no-untyped-call]
+    nn.utils.clip_grad_norm_(optimizer.param_groups[0]["params"], max_grad_norm)
+    optimizer.step()
+
+
+@torch.no_grad()
+def follow(target: nn.Module, network: nn.Module, polyak: float) -> None:
+    """Move a target network a small step towards its network."""
+    for slow, fast in zip(target.parameters(), network.parameters(), strict=True):
+        slow.lerp_(fast, polyak)

@@ -3,71 +3,41 @@
 import shutil
 import time
 from pathlib import Path
-from typing import Protocol
 
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
-from torch import nn
-from torch.optim import Optimizer
 
 from orl_ldm.errors import UserError
 from orl_ldm.interrupt import Interrupt
-from orl_ldm.learn import acceptance, checkpoint
-from orl_ldm.learn.acceptance import Acceptance, is_due
-from orl_ldm.learn.bppo import BPPO
-from orl_ldm.learn.bridge import D3rlpy
+from orl_ldm.learn import checkpoint
+from orl_ldm.learn.algorithms import TrainConfig
 from orl_ldm.learn.checkpoint import Progress
-from orl_ldm.learn.config import TrainConfig
-from orl_ldm.learn.critics import Critics
-from orl_ldm.learn.data import load, shaped
-from orl_ldm.learn.facts import describe, identity
+from orl_ldm.learn.data import Dataset, load
 from orl_ldm.learn.holdout import share, split
-from orl_ldm.learn.log import Log
-from orl_ldm.learn.metrics import Metrics, alarms, not_finite
-from orl_ldm.learn.ppo import PPO
+from orl_ldm.learn.learner import Learner, Metrics
+from orl_ldm.learn.metrics import alarms, common_row, not_finite
+from orl_ldm.learn.metrics_writer import MetricsWriter
+from orl_ldm.learn.ope.checkpoint_selection import CheckpointSelection, is_due, sentence
+from orl_ldm.learn.provenance import describe, identity
 from orl_ldm.learn.randomness import seed_start
 from orl_ldm.locks import locked
-from orl_ldm.policy import TrainedPolicy, load_policy, save_policy
+from orl_ldm.policy import load_policy, save_policy
 
-#: At most this much work is lost to a kill that cannot be caught.
+#: Time between checkpoints: a kill that cannot be caught loses at most this much work.
 CHECKPOINT_SECONDS = 10.0
 
 
-class Learner(Protocol):
-    """An algorithm between two epochs. `parts` is all of its state, `samples` what it learns from in one epoch."""
-
-    parts: dict[str, nn.Module | Optimizer]
-    epochs: int
-    samples: int
-
-    @property
-    def policy(self) -> TrainedPolicy: ...
-
-    def epoch(self, index: int) -> Metrics: ...
-
-
-ALGORITHMS: dict[str, type[Critics] | type[PPO] | type[BPPO] | type[D3rlpy]] = {
-    "critics": Critics,
-    "ppo": PPO,
-    "bppo": BPPO,
-    "d3rlpy": D3rlpy,
-}
-
-
 def train(config: TrainConfig, progress: bool = True) -> Path:
-    """Train, going on from the checkpoint of the same configuration and data in `config.out`; returns the policy.
+    """Train, or resume from the checkpoint of the same configuration and data in `config.out`; returns the policy.
 
     The policy is the folder `<out>/policy`; beside it are `metrics.csv`, `tensorboard/` and `checkpoint.safetensors`.
     The same buffers and seed give a bit-equal policy on one CPU with one number of threads, interrupted or not. Raises
     UserError for buffers that are missing or do not fit together, and when the losses are no longer finite.
     """
-    out, console = (
-        Path(config.out),
-        Console(stderr=True, quiet=not progress, markup=False, highlight=False, soft_wrap=True),
-    )
-    require_a_dial_that_turns(config)
+    out = Path(config.out)
+    console = Console(stderr=True, quiet=not progress, markup=False, highlight=False, soft_wrap=True)
     device = choose_device(config.device)
     data, transitions = load(config, device)
     run_digest = identity(config, transitions)
@@ -85,72 +55,81 @@ def train(config: TrainConfig, progress: bool = True) -> Path:
         torch.random.fork_rng(devices=[device] if device.type == "cuda" else []),
     ):
         seed_start(config.seed)
-        learned, held = split(data, config.judge.held_out)
-        learned = share(learned, config.share)
-        learner: Learner = ALGORITHMS[config.section](shaped(learned, config.shaping, config.algorithm.gamma), config)
-        judge = Acceptance(learner.policy, learned, held, config.judge, config.seed)
-        parts = {**learner.parts, **judge.parts}
-        state = resume(out / "checkpoint.safetensors", parts, learner.epochs, run_digest, console)
-        if not state.epochs:
-            for made in ("checkpoints", "ope"):  # by a run with other settings
-                shutil.rmtree(out / made, ignore_errors=True)
-        learn(learner, judge, parts, state, config, console)
+        learned, held_out = split(data, config.judge.held_out)
+        learned = share(learned, config.image_fraction)
+        learner = config.algorithm.create(learned, config)
+        selection = CheckpointSelection(learner.policy, learned, held_out, config.judge, config.seed)
+        state = resume(out, {**learner.parts, **selection.parts}, run_digest, console)
+        learn(learner, selection, state, learned, config, console)
     facts = describe(config, data, transitions, state)
-    facts |= acceptance.facts(state, judge, facts["behavior_reward"])
-    save_policy(judge.accepted.cpu(), out / "policy", facts)
-    console.print(f"{out / 'policy'}: {acceptance.sentence(facts)}, after {state.seconds:.0f} s")
+    facts |= selection.facts(state, facts["behavior_reward"])
+    save_policy(selection.selected.cpu(), out / "policy", facts)
+    console.print(f"{out / 'policy'}: {sentence(facts)}, after {state.seconds:.0f} s")
     return out / "policy"
 
 
 def learn(
-    learner: Learner, judge: Acceptance, parts: checkpoint.Parts, state: Progress, config: TrainConfig, console: Console
+    learner: Learner,
+    selection: CheckpointSelection,
+    state: Progress,
+    learned: Dataset,
+    config: TrainConfig,
+    console: Console,
 ) -> None:
     """Run the epochs that remain. `state` and the checkpoint advance together; a signal stops between two epochs."""
-    out = Path(config.out)
+    out, algorithm, epochs = Path(config.out), config.algorithm, config.algorithm.epochs
     path, saved = out / "checkpoint.safetensors", time.monotonic()
-    with Interrupt() as interrupt, Log(out, state.epochs) as log, _bar(console) as bar:
-        task = bar.add_task("training", total=learner.epochs, completed=state.epochs, reward=float("nan"))
-        while state.epochs < learner.epochs:
+    with Interrupt() as interrupt, MetricsWriter(out, state.epochs) as writer, _bar(console) as bar:
+        task = bar.add_task("training", total=epochs, completed=state.epochs, reward=float("nan"))
+        while state.epochs < epochs:
+            # 1. Learn, and say what came of it.
             begin = time.monotonic()
-            metrics = learner.epoch(state.epochs) | judge.habits(learner.policy)
+            metrics = learner.epoch(state.epochs)
+            metrics |= common_row(learner, learned)
+            metrics["charts/SPS"] = algorithm.steps * algorithm.batch_size / (time.monotonic() - begin)
             if broken := not_finite(metrics):
                 raise UserError(_diverged(broken[0], metrics, state, path))
-            metrics["charts/SPS"] = learner.samples / (time.monotonic() - begin)
             state.epochs, state.metrics = state.epochs + 1, metrics
-            if is_due(state.epochs, learner.epochs, config.judge.candidates):
+
+            # 2. Judge the policy, if it is its turn.
+            if is_due(state.epochs, epochs, config.judge.n_candidates):
                 bar.update(task, description="judging")
-                judge.offer(learner.policy, state)
+                selection.offer(learner.policy, state)
                 bar.update(task, description="training")
             state.seconds += time.monotonic() - begin
-            if is_due(state.epochs, learner.epochs, config.keep_checkpoints):
+
+            # 3. Write down metrics, alarms and checkpoints.
+            if is_due(state.epochs, epochs, config.keep_checkpoints):
                 kept = {"epoch": state.epochs, "weights": config.reward_weights(), "digest": state.digest}
                 save_policy(learner.policy, out / "checkpoints" / f"epoch-{state.epochs:05d}", kept)
-            log.write(state.epochs, metrics)
+            writer.write(state.epochs, metrics)
             bar.update(task, advance=1, reward=metrics["offline/estimated_reward"])
-            for name, sentence in alarms(metrics).items():
+            for name, alarm in alarms(metrics).items():
                 state.alarms[name] = state.alarms.get(name, 0) + 1
                 if state.alarms[name] == 1:
-                    console.print(f"alarm in epoch {state.epochs}: {sentence}", style="yellow")
-            last = state.epochs == learner.epochs
-            if last or interrupt.received or time.monotonic() - saved > CHECKPOINT_SECONDS:
-                checkpoint.save(path, parts, state)
+                    console.print(f"alarm in epoch {state.epochs}: {alarm}", style="yellow")
+            late = time.monotonic() - saved > CHECKPOINT_SECONDS
+            if late or interrupt.received or state.epochs == epochs:
+                checkpoint.save(path, {**learner.parts, **selection.parts}, state)
                 saved = time.monotonic()
             if interrupt.received:
-                console.print(f"stopped after epoch {state.epochs} of {learner.epochs}; the same command goes on there")
+                console.print(f"stopped after epoch {state.epochs} of {epochs}; the same command resumes there")
                 interrupt.act()
 
 
-def resume(path: Path, parts: checkpoint.Parts, epochs: int, run_digest: str, console: Console) -> Progress:
-    """The progress of the run's checkpoint, restored into `parts`; that of a new run where there is none."""
-    if not path.exists():
-        return Progress(run_digest)
-    state = checkpoint.load(path, parts, run_digest)
-    if state is None:
+def resume(out: Path, parts: checkpoint.Parts, run_digest: str, console: Console) -> Progress:
+    """The progress of the run's checkpoint, restored into `parts`; where there is none, that of a new run."""
+    path = out / "checkpoint.safetensors"
+    if path.exists():
+        state = checkpoint.load(path, parts, run_digest)
+        if state is not None:
+            console.print(f"resuming after epoch {state.epochs}")
+            return state
         console.print(f"{path} is of another configuration or other data: training starts anew")
         path.unlink()
-        return Progress(run_digest)
-    console.print(f"going on after epoch {state.epochs} of {epochs}")
-    return state
+    for made in ("checkpoints", "ope"):  # by a run with other settings
+        shutil.rmtree(out / made, ignore_errors=True)
+    return Progress(run_digest)
 
 
 def finished(folder: Path, run_digest: str) -> bool:
@@ -161,18 +140,6 @@ def finished(folder: Path, run_digest: str) -> bool:
         return load_policy(folder)[1].get("digest") == run_digest
     except UserError:  # damaged, or of an older format: it is trained again
         return False
-
-
-def require_a_dial_that_turns(config: TrainConfig) -> None:
-    """Raises UserError for settings that do not go with `dial`, which relabels rewards by their terms."""
-    others = {
-        f"train.algo={config.algo} (critics alone learn it)": config.algo != "critics",
-        "train.shaping (potentials have no terms)": config.shaping != 0,
-        f"train.term_scale={config.term_scale} (the dial is in natural units)": config.term_scale != "natural",
-    }
-    for other, given in others.items():
-        if config.dial and given:
-            raise UserError(f"train.dial does not go with {other}: set train.dial=false, or leave that out")
 
 
 def choose_device(name: str) -> torch.device:

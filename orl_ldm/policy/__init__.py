@@ -1,12 +1,11 @@
-"""Policies: what an action is, the Beta policy network, and its files."""
+"""Policies: what they observe and decide, their networks, and their files."""
 
 from orl_ldm.policy.behaviors import BroadPolicy, Explorer
-from orl_ldm.policy.beta import BetaPolicy, Policy
+from orl_ldm.policy.beta import Policy
 from orl_ldm.policy.files import OpenedPolicy, TrainedPolicy, load_policy, open_policy, save_policy
-from orl_ldm.policy.planned import PlannedPolicy
-from orl_ldm.policy.preferring import Preferring, under
+from orl_ldm.policy.networks import BetaPolicy, PlannedPolicy, SquashedPolicy
+from orl_ldm.policy.preference import with_preference
 from orl_ldm.policy.spec import PolicySpec
-from orl_ldm.policy.squashed import SquashedPolicy
 
 __all__ = [
     "BetaPolicy",
@@ -16,11 +15,10 @@ __all__ = [
     "PlannedPolicy",
     "Policy",
     "PolicySpec",
-    "Preferring",
     "SquashedPolicy",
     "TrainedPolicy",
     "load_policy",
     "open_policy",
     "save_policy",
-    "under",
+    "with_preference",
 ]

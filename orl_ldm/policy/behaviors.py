@@ -1,4 +1,4 @@
-"""Policies that collect: broad ones to begin with, and what explores around a policy that was learned.
+"""Policies that collect: a broad one to begin with, and exploration around a trained one.
 
 Legend: B batch, F features, A action dimensions.
 """
@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 
 from orl_ldm.policy.beta import Policy
-from orl_ldm.policy.spec import DECISION, PolicySpec
+from orl_ldm.policy.networks import is_first
+from orl_ldm.policy.spec import PolicySpec
 
 
 class BroadPolicy:
-    """The exploring behaviour: the same broad Beta whatever is observed."""
+    """The exploring behaviour: the same broad Beta for every observation."""
 
     def __init__(self, spec: PolicySpec, alpha: Sequence[float], beta: Sequence[float]) -> None:
         self.spec = spec
@@ -26,20 +27,17 @@ class BroadPolicy:
 
 
 class Explorer:
-    """A policy with its concentrations times a factor for each action: the same mean, wider below 1, narrower above.
+    """A policy with its concentrations multiplied by a factor for each action: the same mean, wider below 1.
 
-    An episode's first decision, where to begin, keeps the policy's own, if one of the policy's features tells it.
+    The first decision of an episode keeps the policy's own spread.
     """
 
     def __init__(self, policy: Policy, factors: Sequence[float]) -> None:
         self.spec, self.policy = policy.spec, policy
-        self._factors, names = torch.tensor(factors, dtype=torch.float32), policy.spec.feature_names
-        self._decision = names.index(DECISION) if DECISION in names else None
+        self._factors = torch.tensor(factors, dtype=torch.float32)
 
     def concentrations(self, observations: Tensor) -> tuple[Tensor, Tensor]:
         """Scaled alpha and beta, each (B, A)."""
         alpha, beta = self.policy.concentrations(observations)
-        factors = self._factors.to(alpha).expand_as(alpha)
-        if self._decision is not None:
-            factors = torch.where(observations[:, self._decision, None] <= 0, 1.0, factors)
+        factors = torch.where(is_first(self.spec, observations)[:, None], 1.0, self._factors.to(alpha))
         return alpha * factors, beta * factors

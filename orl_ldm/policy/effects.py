@@ -1,9 +1,7 @@
-"""What an action does, which is less than what it says: beyond its limits it does what it does at them.
+"""Actions as the sampler executes them: values beyond an action's limits are clamped.
 
-Ranges reach beyond the limits so that the mean of a distribution with bounded support can say "stop", "no noise" or
-"full projection" with ease. Whatever judges actions has to know. To a network that sees the numbers alone, -0.1 and
--0.2 are different ways to stop, and as it blurs the edge between stopping and going on, the one that is nearer to it
-seems worth less: that much less, later, is every plan by which the policy comes to stop there.
+A critic that sees raw actions treats -0.1 and -0.2 as different although both stop, so it undervalues stopping near the
+boundary. Critics therefore see clamped actions.
 """
 
 import torch
@@ -15,27 +13,29 @@ from orl_ldm.policy.spec import PolicySpec
 
 
 class Effects:
-    """Unit actions (..., A) as inputs (..., width) of networks that judge them.
+    """Unit actions (..., A) -> inputs (..., width) of critics.
 
-    Within their limits, from -1 to 1; which of them are at the lower one (for a `t_ratio` that is to stop, and no small
-    change from going on a little); and the products of each two, since most effects have their best somewhere inside.
+    The inputs are the clamped actions in [-1, 1]; flags for actions at their lower limit (a `t_ratio` there stops:
+    no small change); and the products of every two, since most effects have their best value inside the range.
     """
 
     def __init__(self, spec: PolicySpec, device: torch.device | str) -> None:
         actions = len(spec.action_names)
-        ends = torch.tensor([limits(name) for name in spec.action_names]).T  # (2, A)
+        ends = torch.tensor([limits(name) for name in spec.action_names], dtype=torch.float32).T  # (2, A)
         self.low, self.high = to_unit(spec, ends).to(device)  # an infinite limit becomes the end of the range
-        self.step = spec.action_names.index(STOPS) if STOPS in spec.action_names else None
+        #: Index of the action that stops an episode; None where there is none.
+        self.stop_index = spec.action_names.index(STOPS) if STOPS in spec.action_names else None
         self.rows, self.columns = torch.tril_indices(actions, actions, device=device)
         self.width = 2 * actions + len(self.rows)
 
     def __call__(self, unit: Tensor) -> Tensor:
-        """As above."""
-        within = 2 * torch.minimum(torch.maximum(unit, self.low), self.high) - 1
-        return torch.cat([within, (unit <= self.low).to(unit), within[..., self.rows] * within[..., self.columns]], -1)
+        """The inputs (..., width) of unit actions (..., A)."""
+        clamped = 2 * torch.minimum(torch.maximum(unit, self.low), self.high) - 1
+        products = clamped[..., self.rows] * clamped[..., self.columns]
+        return torch.cat([clamped, (unit <= self.low).to(unit), products], -1)
 
     def stops(self, unit: Tensor) -> Tensor:
-        """Which (...) of unit actions (..., A) end the episode: those with a `t_ratio` that is at its lower limit."""
-        if self.step is None:
+        """(...) whether unit actions (..., A) stop the episode: their `t_ratio` is at its lower limit."""
+        if self.stop_index is None:
             return torch.zeros(unit.shape[:-1], dtype=torch.bool, device=unit.device)
-        return torch.le(unit[..., self.step], self.low[self.step])
+        return torch.le(unit[..., self.stop_index], self.low[self.stop_index])

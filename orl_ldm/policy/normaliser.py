@@ -1,4 +1,4 @@
-"""What networks see of observations: how far they are from what is usual, in standard deviations."""
+"""Observations in standard deviations from their mean."""
 
 from collections.abc import Sequence
 
@@ -7,9 +7,9 @@ from torch import Tensor, nn
 
 
 class Normaliser(nn.Module):
-    """(..., F + P) -> (..., F + P), within ten standard deviations: F named features, P preferences that sum to 1.
+    """(..., F + P) -> (..., F + P), clipped to [-10, 10]: F named features, P preferences that sum to 1.
 
-    As it is made it leaves features as they are; `fit` learns what is usual.
+    The identity on features until `fit`.
     """
 
     mean: Tensor
@@ -22,17 +22,17 @@ class Normaliser(nn.Module):
         self.register_buffer("mean", torch.cat([torch.zeros(len(names)), typical]))
         self.register_buffer("std", torch.cat([torch.ones(len(names)), typical]))
 
-    def fit(self, observations: Tensor, hidden: Sequence[str] = ()) -> None:
-        """Learn from (N, F); constant features keep a scale of 1.
+    def fit(self, observations: Tensor, masked: Sequence[str] = ()) -> None:
+        """Learn means and standard deviations from observations (N, F); constant features keep a scale of 1.
 
-        Features whose names begin with one of `hidden` are not seen: their scale is infinite.
+        Features whose names begin with one of `masked` become 0: their scale is infinite.
         """
         std, count = observations.std(0), len(self.names)
         self.mean[:count] = observations.mean(0)
         self.std[:count] = torch.where(std > 1e-6, std, torch.ones_like(std))
-        unseen = [name.startswith(tuple(hidden)) for name in self.names]
+        unseen = [name.startswith(tuple(masked)) for name in self.names]
         self.std[:count][torch.tensor(unseen, device=std.device)] = torch.inf
 
     def forward(self, observations: Tensor) -> Tensor:
-        """Standard deviations from what is usual."""
+        """Standard deviations from the mean."""
         return ((observations - self.mean) / self.std).clamp(-10, 10)

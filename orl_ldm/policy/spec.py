@@ -1,11 +1,11 @@
-"""What a policy looks at and what it decides, by name."""
+"""What a policy observes and what it decides, by name."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from orl_ldm.errors import UserError
 
-#: How the names of features begin that say where an episode is, whatever the image.
+#: Prefix of the features that say how far an episode has come. They are the same for all images.
 POSITION = "position/"
 
 #: The feature that is 0 in the first decision of an episode.
@@ -14,11 +14,11 @@ DECISION = f"{POSITION}decision"
 
 @dataclass(frozen=True)
 class PolicySpec:
-    """Names of the observation vector (F) and names and bounds of the action vector (A), in order.
+    """Names of the observation vector (F), names and bounds of the action vector (A), in order.
 
-    A policy with `preference_names` (P) takes that many weights behind the observation: one policy for many rewards.
-    `held_first` and `held` are actions (A), in natural units, that are not the policy's to choose in the first and in
-    later decisions, with None for those that are; empty where all are free.
+    A preference-conditioned policy takes P weights, `preference_names`, behind the observation. `fixed_first_actions`
+    and `fixed_actions` are constant actions (A), in natural units, in the first and in later decisions; None marks the
+    actions that the policy chooses. An empty tuple: it chooses all of them.
     """
 
     feature_names: tuple[str, ...]
@@ -26,8 +26,8 @@ class PolicySpec:
     action_low: tuple[float, ...]
     action_high: tuple[float, ...]
     preference_names: tuple[str, ...] = ()
-    held_first: tuple[float | None, ...] = ()
-    held: tuple[float | None, ...] = ()
+    fixed_first_actions: tuple[float | None, ...] = ()
+    fixed_actions: tuple[float | None, ...] = ()
 
     def require(self, other: "PolicySpec", who: str) -> None:
         """Raise UserError unless `other` has the same features and the same action space; nothing is reordered."""

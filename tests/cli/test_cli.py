@@ -17,7 +17,7 @@ from orl_ldm.diffusion.ldm import LDM
 from orl_ldm.env.rollout import roll_out
 from orl_ldm.errors import UserError
 from orl_ldm.images.pairs import Batch
-from orl_ldm.learn.bridge import NAMES
+from orl_ldm.learn.d3rlpy_learner import NAMES
 from orl_ldm.learn.ope import judged_together
 from orl_ldm.pipeline import load_pipeline
 from orl_ldm.policy import BetaPolicy, PolicySpec, load_policy, save_policy
@@ -142,7 +142,7 @@ def test_mistakes_are_found_before_the_search(
     tmp_path: Path, settings: list[str], capsys: pytest.CaptureFixture[str], setting: str
 ) -> None:
     assert call("collect", "demo", *settings, capsys=capsys)[0] == 0
-    assert call("train", "demo", *settings, "--set", "train.dial=true", capsys=capsys)[0] == 0
+    assert call("train", "demo", *settings, "--set", "train.preference_conditioned=true", capsys=capsys)[0] == 0
     assert call("evaluate", "demo", *settings, "--set", setting, capsys=capsys)[0] == 2
     assert not (tmp_path / "evaluate").exists()
 
@@ -219,7 +219,7 @@ def test_rounds_are_judged_by_one_judge(
 
 
 def test_a_dial_is_turned_to_every_named_setting_in_a_round() -> None:
-    pipeline = load_pipeline("demo", ["train.dial=true", "collect.rollouts=6", "collect.out=b"])
+    pipeline = load_pipeline("demo", ["train.preference_conditioned=true", "collect.rollouts=6", "collect.out=b"])
     *collections, (_, _, learning) = loop.steps(pipeline, 2, 2)
     chosen = [dict(setting.split("=", 1) for setting in own) for _, _, own in collections]
     assert [one["collect.prefer"] for one in chosen] == list(SETTINGS)
@@ -282,11 +282,14 @@ def test_a_policy_without_a_dial_says_so(settings: list[str], capsys: pytest.Cap
     assert call("collect", "demo", *settings, capsys=capsys)[0] == 0
     assert call("train", "demo", *settings, capsys=capsys)[0] == 0
     status, printed = call("evaluate", "demo", "--prefer", "fidelity=1,speed=0", *settings, capsys=capsys)
-    assert (status, "trained for one preference: train one for all with --set train.dial=true" in printed) == (2, True)
+    assert (
+        status,
+        "trained for one preference: train one for all with --set train.preference_conditioned=true" in printed,
+    ) == (2, True)
 
 
 def test_the_dial_draws_a_frontier(tmp_path: Path, settings: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    few = ["--set", "train.dial=true", "--set", 'evaluate.frontier=["fidelity=1", "perception=1"]']
+    few = ["--set", "train.preference_conditioned=true", "--set", 'evaluate.frontier=["fidelity=1", "perception=1"]']
     status, printed = call("demo", "demo", *settings, *few, capsys=capsys)
     assert status == 0, printed
     scored = pd.read_csv(tmp_path / "evaluate" / "per_image.csv")["method"].unique()
@@ -299,7 +302,7 @@ def test_the_dial_draws_a_frontier(tmp_path: Path, settings: list[str], capsys: 
 
 def test_the_algorithm_is_an_option(tmp_path: Path, settings: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert call("collect", "demo", *settings, capsys=capsys)[0] == 0
-    few = ["--set", "train.ppo.epochs=2", "--set", "train.ppo.draws=50"]
+    few = ["--set", "train.ppo.epochs=2", "--set", "train.ppo.steps_per_epoch=50"]
     status, printed = call("train", "demo", "--algo", "ppo", *settings, *few, capsys=capsys)
     assert status == 0, printed
     assert load_policy(tmp_path / "train" / "policy")[1]["algo"] == "ppo"

@@ -59,13 +59,13 @@ def training(algo: str) -> Arrays:
         config = TrainConfig(
             (str(Path(folder) / "buffer"),),
             str(Path(folder) / "run"),
-            algo,  # type: ignore[arg-type]
+            algo,
             weights=toys.WEIGHTS,
             hidden=(16, 16),
             device="cpu",
-            judge=JudgeConfig(steps=40, candidates=2),
-            critics=CriticConfig(critic_hidden=(16, 16), batch_size=32, epochs=4, steps=20, sight=1.0),
-            ppo=PPOConfig(epochs=4, draws=100, batch_size=32, passes=2),
+            judge=JudgeConfig(steps=40, n_candidates=2),
+            critics=CriticConfig(critic_hidden=(16, 16), batch_size=32, epochs=4, steps=20),
+            ppo=PPOConfig(epochs=4, steps_per_epoch=100, batch_size=32, update_epochs=2),
             bppo=BPPOConfig(fit_epochs=2, epochs=4, batch_size=32, steps=20),
         )
         policy, facts = load_policy(train(config, progress=False))

@@ -1,4 +1,4 @@
-"""The reward that is learned from: composed, compared with the image's other rollouts, and in standard deviations."""
+"""The reward that is learned: composed, compared with the image's other rollouts, and in standard deviations."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +11,7 @@ import toy_processes as toys
 from orl_ldm.buffer import BufferWriter, read
 from orl_ldm.errors import UserError
 from orl_ldm.learn import TrainConfig
-from orl_ldm.learn.data import Dataset, leave_one_out, load, shaped, within_image_std
+from orl_ldm.learn.data import Dataset, leave_one_out, load
 from orl_ldm.learn.returns import discounted_returns
 
 CPU = torch.device("cpu")
@@ -40,7 +40,7 @@ def test_the_baseline_takes_out_what_images_differ_by(folder: Path) -> None:
     assert data.scale < 1.0
     returns = discounted_returns(data.rewards, data.ends, 1.0)[data.starts]
     assert float(returns.std()) == pytest.approx(1.0, rel=0.02)
-    assert float((returns * data.scale + data.offsets - data.episode_rewards).abs().max()) < 1e-5
+    assert float((returns * data.scale + data.baselines - data.episode_rewards).abs().max()) < 1e-5
 
 
 def test_states_are_followed_by_the_next_of_their_episode(folder: Path) -> None:
@@ -50,25 +50,6 @@ def test_states_are_followed_by_the_next_of_their_episode(folder: Path) -> None:
     assert data.next_observations[inner].equal(data.observations[inner.nonzero()[:, 0] + 1])
     assert data.next_observations[data.ends].equal(data.observations[data.ends])
     assert data.actions.min() > 0 and data.actions.max() < 1
-
-
-def test_shaping_changes_no_comparison_between_plans(folder: Path) -> None:
-    """All that potentials add to an episode's return is what its first state had, and the offset gives that back."""
-    plain = prepared(folder)
-    with_potentials = shaped(plain, 0.5, 1.0)
-    data = (plain, with_potentials)
-    returns = [discounted_returns(d.rewards, d.ends, 1.0)[d.starts] * d.scale + d.offsets for d in data]
-    assert not with_potentials.rewards.equal(plain.rewards)
-    torch.testing.assert_close(returns[1], returns[0], atol=1e-5, rtol=0)
-
-
-def test_terms_can_count_in_their_standard_deviations_within_images(folder: Path) -> None:
-    """At weight 1 one standard deviation of PSNR within an image is worth 1; constant terms keep their scale."""
-    data = prepared(folder, term_scale="within_image", weights={"psnr": 1.0, "ssim": 1.0, "lpips": 1.0, "nfe": 1.0})
-    assert data.weights.psnr == pytest.approx(40 / data.term_std["psnr"])
-    assert (data.weights.ssim, data.weights.lpips, data.weights.nfe) == (1.0, 1.0, 1.0)
-    terms, images = np.array([[1.0, 0], [3.0, 0], [11.0, 0], [13.0, 0]]), np.array([0, 0, 1, 1])
-    assert within_image_std(terms, images).tolist() == pytest.approx([2**0.5, 0.0])
 
 
 def test_a_missing_buffer_says_what_to_do(tmp_path: Path) -> None:
@@ -101,12 +82,14 @@ def test_a_single_episode_is_too_little(tmp_path: Path) -> None:
         prepared(tmp_path)
 
 
-def test_what_is_held_or_hidden_must_exist(folder: Path) -> None:
+def test_masked_features_and_fixed_actions_must_exist(folder: Path) -> None:
+    toys.collect(toys.Aim(), folder.parent / "aim", images=2)
+    aim = {"buffers": (str(folder.parent / "aim"),)}
     for wrong, sentence in (
-        ({"hide": ("lr/",)}, "train.hide names 'lr/'; the features are step, character"),
-        ({"hold": {"speed": 1.0}}, "train.hold names the action 'speed'; the actions are go, aim"),
-        ({"hold_first": {"aim": 9.0}}, "aim = 9.0 lies outside its bounds"),
-        ({"hold_first": {"aim": 0.9}}, "train.hold_first needs the feature 'position/decision'"),
+        ({"mask_features": ("lr/",)}, "train.mask_features names 'lr/'; the features are position/decision, character"),
+        ({"fixed_actions": {"speed": 1.0}}, "train.fixed_actions names the action 'speed'; the actions are go, aim"),
+        ({"fixed_first_actions": {"aim": 9.0}}, "aim = 9.0 lies outside its bounds"),
+        (aim | {"fixed_first_actions": {"aim": 0.9}}, "fixed_first_actions needs the feature 'position/decision'"),
     ):
         with pytest.raises(UserError, match=sentence):
-            load(replace(TrainConfig((str(folder),), "out"), **wrong), torch.device("cpu"))  # type: ignore[arg-type]
+            prepared(folder, **wrong)

@@ -25,7 +25,7 @@ from orl_ldm.learn import CriticConfig, JudgeConfig, PPOConfig, TrainConfig, tra
 buffer, out, limit = sys.argv[1], sys.argv[2], int(sys.argv[3])
 threading.stack_size(2**20)  # stacks are set aside rather than used, but count
 critics = CriticConfig(epochs=2, steps=3, batch_size=64, critic_hidden=(64, 64))  # networks count as well
-ppo, judge = PPOConfig(epochs=2, draws=256), JudgeConfig(steps=200, candidates=1)
+ppo, judge = PPOConfig(epochs=2, steps_per_epoch=256), JudgeConfig(steps=200, n_candidates=1)
 config = TrainConfig((buffer,), "", device="cpu", critics=critics, ppo=ppo, judge=judge)
 for algo in ("critics", "ppo"):
     train(replace(config, algo=algo, out=f"{out}/free-{algo}"), progress=False)
@@ -45,7 +45,7 @@ except UserError as error:
 def write(folder: Path, shards: int) -> None:
     """A buffer of wide observations, of which a few decide the reward."""
     header = Header(
-        feature_names=tuple(f"f{i}" for i in range(FEATURES)),
+        feature_names=("position/decision", *(f"f{i}" for i in range(1, FEATURES))),
         action_names=("aim",),
         action_low=(0.0,),
         action_high=(1.0,),

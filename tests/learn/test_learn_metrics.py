@@ -5,19 +5,19 @@ import math
 import pytest
 import torch
 
-from orl_ldm.learn.metrics import alarms, explained_variance, importance, not_finite, spread, weighted_reward
+from orl_ldm.learn.metrics import alarms, explained_variance, importance_sampled, not_finite, ratios, spread
 
 
 def test_the_effective_sample_size_is_the_fraction_that_counts() -> None:
-    assert importance(torch.zeros(8))["offline/effective_sample_size"] == pytest.approx(1.0)
-    one_of_eight = importance(torch.tensor([50.0] + [0.0] * 7))
+    assert ratios(torch.zeros(8))["offline/effective_sample_size"] == pytest.approx(1.0)
+    one_of_eight = ratios(torch.tensor([50.0] + [0.0] * 7))
     assert one_of_eight["offline/effective_sample_size"] == pytest.approx(1 / 8)
     assert one_of_eight["offline/largest_ratio"] == pytest.approx(math.exp(50), rel=1e-4)
 
 
 def test_episodes_are_weighted_by_the_product_of_their_ratios() -> None:
     log_ratio = torch.tensor([2.0, 1.5]).log().repeat(2)[:3]  # episode 0: 2 * 1.5 = 3, episode 1: 2
-    estimate = weighted_reward(log_ratio, torch.tensor([0, 0, 1]), torch.tensor([1.0, 0.0]))
+    estimate = importance_sampled(log_ratio, torch.tensor([0, 0, 1]), torch.tensor([1.0, 0.0]))
     assert estimate == pytest.approx(3 / 5)
 
 
@@ -31,7 +31,7 @@ def test_explained_variance_is_one_for_the_truth_and_zero_for_a_constant() -> No
 def test_alarms_name_the_metric_its_value_and_what_to_do() -> None:
     assert alarms({"losses/approx_kl": 0.1, "losses/clipfrac": 0.5}) == {}
     assert alarms({"losses/approx_kl": 3.14159}) == {
-        "losses/approx_kl": "losses/approx_kl is 3.14: the policy leaps; lower the learning rate"
+        "losses/approx_kl": "losses/approx_kl is 3.14: the policy moves too fast; lower the learning rate"
     }
 
 

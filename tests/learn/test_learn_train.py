@@ -5,9 +5,8 @@ import os
 import signal
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import toy_processes as toys
@@ -16,21 +15,18 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from orl_ldm.config import build
 from orl_ldm.errors import UserError
-from orl_ldm.learn import BPPOConfig, CriticConfig, JudgeConfig, PPOConfig, TrainConfig, train
+from orl_ldm.learn import BPPOConfig, CriticConfig, JudgeConfig, PPOConfig, TrainConfig, algorithms, train
 from orl_ldm.learn.bppo import BPPO
 from orl_ldm.learn.checkpoint import load as load_checkpoint
+from orl_ldm.learn.config import RunConfig
 from orl_ldm.learn.critics import Critics
-from orl_ldm.learn.metrics import Metrics
+from orl_ldm.learn.data import Dataset
+from orl_ldm.learn.learner import Metrics, Parts
 from orl_ldm.learn.ppo import PPO
 from orl_ldm.locks import locked
-from orl_ldm.policy import load_policy
+from orl_ldm.policy import BetaPolicy, load_policy
 
 EPOCHS = 4
-TINY = {
-    "critics": CriticConfig(critic_hidden=(16, 16), batch_size=32, epochs=EPOCHS, steps=5),
-    "ppo": PPOConfig(epochs=EPOCHS, draws=100, batch_size=32, passes=2),
-    "bppo": BPPOConfig(fit_epochs=2, epochs=EPOCHS, batch_size=32, steps=5),
-}
 LEARNERS: dict[str, type[Critics] | type[PPO] | type[BPPO]] = {"critics": Critics, "ppo": PPO, "bppo": BPPO}
 NAMES = {
     *("losses/policy_loss", "losses/value_loss", "losses/entropy", "losses/approx_kl", "losses/clipfrac"),
@@ -47,20 +43,26 @@ def buffer(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(params=["critics", "ppo", "bppo"])
-def config(request: pytest.FixtureRequest, buffer: Path, tmp_path: Path) -> TrainConfig:
+@pytest.fixture
+def config(buffer: Path, tmp_path: Path) -> TrainConfig:
     return TrainConfig(
         (str(buffer),),
         str(tmp_path / "run"),
-        request.param,
+        "ppo",
         weights=toys.WEIGHTS,
         hidden=(16, 16),
         device="cpu",
-        critics=TINY["critics"],  # type: ignore[arg-type]
-        ppo=TINY["ppo"],  # type: ignore[arg-type]
-        bppo=TINY["bppo"],  # type: ignore[arg-type]
+        critics=CriticConfig(critic_hidden=(16, 16), batch_size=32, epochs=EPOCHS, steps=5),
+        ppo=PPOConfig(epochs=EPOCHS, steps_per_epoch=100, batch_size=32, update_epochs=2),
+        bppo=BPPOConfig(fit_epochs=2, epochs=EPOCHS, batch_size=32, steps=5),
         judge=JudgeConfig(steps=20),
     )
+
+
+@pytest.fixture(params=LEARNERS)
+def each(request: pytest.FixtureRequest, config: TrainConfig) -> TrainConfig:
+    """The configuration with each algorithm."""
+    return replace(config, algo=request.param)
 
 
 def weights(policy: Path) -> dict[str, list[float]]:
@@ -99,7 +101,8 @@ def checkpoint_always(monkeypatch: pytest.MonkeyPatch, seconds: float = -1.0) ->
     monkeypatch.setattr(sys.modules["orl_ldm.learn.train"], "CHECKPOINT_SECONDS", seconds)
 
 
-def test_the_same_buffer_and_seed_give_the_same_policy(config: TrainConfig) -> None:
+def test_the_same_buffer_and_seed_give_the_same_policy(each: TrainConfig) -> None:
+    config = each
     policy, again = train(config, progress=False), train(elsewhere(config), progress=False)
     assert weights(policy) == weights(again)
     other = train(replace(config, seed=43, out=config.out + "-43"), progress=False)
@@ -107,9 +110,10 @@ def test_the_same_buffer_and_seed_give_the_same_policy(config: TrainConfig) -> N
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_leaves_a_checkpoint_that_goes_on_bit_equal(
-    config: TrainConfig, number: int, monkeypatch: pytest.MonkeyPatch
+def test_a_signal_leaves_a_checkpoint_that_resumes_bit_equal(
+    each: TrainConfig, number: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    config = each
     before = signal.getsignal(signal.SIGINT)  # a shell may have started this process with it ignored
     with monkeypatch.context() as patch:
         strike(patch, config, 1, number)
@@ -140,7 +144,8 @@ def test_a_kill_loses_only_what_came_after_the_checkpoint(config: TrainConfig, m
     ]
 
 
-def test_metrics_have_their_canonical_names(config: TrainConfig) -> None:
+def test_metrics_have_their_canonical_names(each: TrainConfig) -> None:
+    config = each
     train(config, progress=False)
     assert set(rows(config)[0]) == NAMES | {"epoch"}
     events = EventAccumulator(str(Path(config.out) / "tensorboard"))
@@ -162,7 +167,8 @@ def test_nan_stops_the_run_and_keeps_the_last_good_checkpoint(
     assert weights(resumed) == weights(straight)
 
 
-def test_a_learning_rate_that_explodes_ends_in_a_sentence(config: TrainConfig) -> None:
+def test_a_learning_rate_that_explodes_ends_in_a_sentence(each: TrainConfig) -> None:
+    config = each
     wild = {
         "critics": replace(config.critics, learning_rate=1e30),
         "ppo": replace(config.ppo, learning_rate=1e30),
@@ -207,21 +213,45 @@ def test_a_folder_that_cannot_be_is_named(config: TrainConfig, tmp_path: Path) -
         train(replace(config, out=str(tmp_path / "file" / "run")), progress=False)
 
 
-@pytest.mark.parametrize(
-    ("setting", "message"),
-    [
-        ({"algo": "ppo"}, "train.dial does not go with train.algo=ppo"),
-        ({"shaping": 1.0}, "train.dial does not go with train.shaping"),
-        ({"term_scale": "within_image"}, "train.dial does not go with train.term_scale=within_image"),
-    ],
-)
-def test_what_a_dial_cannot_do_is_said(buffer: Path, tmp_path: Path, setting: dict[str, Any], message: str) -> None:
-    config = TrainConfig((str(buffer),), str(tmp_path / "run"), dial=True)
-    with pytest.raises(UserError, match=message):
-        train(replace(config, **setting), progress=False)
+def test_critics_need_to_know_the_first_decision(config: TrainConfig, tmp_path: Path) -> None:
+    toys.collect(toys.Aim(), tmp_path / "aim", images=2)
+    with pytest.raises(UserError, match=r"train\.algo=critics needs the feature 'position/decision'"):
+        train(replace(config, algo="critics", buffers=(str(tmp_path / "aim"),)), progress=False)
 
 
-def test_a_policy_says_where_it_comes_from(config: TrainConfig) -> None:
+@dataclass(frozen=True)
+class Still:
+    """A whole algorithm: it never moves its policy."""
+
+    epochs: int = 2
+    batch_size: int = 1
+    steps: int = 1
+
+    def create(self, data: Dataset, run: RunConfig) -> "Still":
+        policy = BetaPolicy(data.spec, run.hidden)
+        learner = Still()
+        object.__setattr__(learner, "policy", policy)
+        object.__setattr__(learner, "parts", Parts(policy=policy))
+        return learner
+
+    def epoch(self, index: int) -> Metrics:
+        return {"losses/policy_loss": 0.0}
+
+    def values(self) -> None:
+        return
+
+
+def test_an_algorithm_is_one_file_and_its_entry(config: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The training loop adds the metrics that all have, judges, and writes the policy."""
+    monkeypatch.setitem(algorithms.ALGORITHMS, "still", "ppo")
+    _, facts = load_policy(train(replace(config, algo="still", ppo=Still()), progress=False))  # type: ignore[arg-type]
+    assert (facts["algo"], facts["epochs"]) == ("still", 2)
+    values = {"value_loss", "entropy", "approx_kl", "clipfrac", "explained_variance"}
+    assert set(rows(config)[0]) == {"epoch", *NAMES} - {f"losses/{name}" for name in values}
+
+
+def test_a_policy_says_where_it_comes_from(each: TrainConfig) -> None:
+    config = each
     _, facts = load_policy(train(config, progress=False))
     assert facts["algo"] == config.algo
     assert (facts["setting"], facts["weights"]["psnr"]) == ("custom", 1.0)
@@ -244,19 +274,21 @@ def test_an_unknown_device_is_named(config: TrainConfig) -> None:
 
 def test_settings_that_make_no_sense_are_named() -> None:
     table = {"buffers": ["a"], "out": "b"}
-    with pytest.raises(UserError, match=r"critics\.critics = 1"):
-        build(TrainConfig, {**table, "critics": {"critics": 1}}, "here")
-    with pytest.raises(UserError, match=r"ppo\.passes = 0"):
-        build(TrainConfig, {**table, "ppo": {"passes": 0}}, "here")
+    with pytest.raises(UserError, match=r"critics\.n_critics = 1"):
+        build(TrainConfig, {**table, "critics": {"n_critics": 1}}, "here")
+    with pytest.raises(UserError, match=r"ppo\.update_epochs = 0"):
+        build(TrainConfig, {**table, "ppo": {"update_epochs": 0}}, "here")
     with pytest.raises(UserError, match=r"hidden\.0 = -3"):
         build(TrainConfig, {**table, "hidden": [-3]}, "here")
     with pytest.raises(UserError, match=r"seed = -1"):
         build(TrainConfig, {**table, "seed": -1}, "here")
-    with pytest.raises(UserError, match=r"weights\.ssim.*required"):
-        build(TrainConfig, {**table, "weights": {"psnr": 1.0, "lpips": 0.0, "nfe": 0.0}}, "here")
+    with pytest.raises(UserError, match="unknown reward term 'speed'"):
+        build(TrainConfig, {**table, "weights": {"speed": 1.0}}, "here")
     for psnr in (0.0, -1.0, float("nan")):
-        with pytest.raises(UserError, match="finite numbers from 0 on, and not all of them 0"):
-            build(TrainConfig, {**table, "weights": {"psnr": psnr, "ssim": 0, "lpips": 0, "nfe": 0}}, "here")
+        with pytest.raises(UserError, match="reward weights must be finite, not negative, and not all 0"):
+            build(TrainConfig, {**table, "weights": {"psnr": psnr}}, "here")
+    with pytest.raises(UserError, match=r"algo = 'dqn': .*choose one of critics, ppo, bppo, d3rlpy-bc"):
+        build(TrainConfig, {**table, "algo": "dqn"}, "here")
 
 
 def test_learning_needs_no_diffusion_and_no_images() -> None:

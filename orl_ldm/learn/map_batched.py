@@ -1,4 +1,4 @@
-"""Passes over a whole dataset that need memory for a part of it only."""
+"""Apply a function to a whole dataset with memory for a part of it."""
 
 from collections.abc import Callable
 
@@ -9,8 +9,8 @@ from torch import Tensor
 BLOCK = 512
 
 
-def in_blocks(function: Callable[..., Tensor], *columns: Tensor) -> Tensor:
-    """`function` of columns (N, ...) that gives (N, ...), a block of rows at a time."""
+def map_batched(function: Callable[..., Tensor], *columns: Tensor) -> Tensor:
+    """`function` of columns (N, ...) -> (N, ...), a block of rows at a time."""
     return torch.cat(
         [function(*block) for block in zip(*(torch.split(column, BLOCK) for column in columns), strict=True)]
     )

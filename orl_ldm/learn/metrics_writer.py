@@ -7,10 +7,10 @@ from types import TracebackType
 
 from torch.utils.tensorboard import SummaryWriter
 
-from orl_ldm.learn.metrics import Metrics
+from orl_ldm.learn.learner import Metrics
 
 
-class Log:
+class MetricsWriter:
     """Appends after `done` epochs; rows that were written after the checkpoint of that epoch are dropped first."""
 
     def __init__(self, folder: Path, done: int) -> None:
@@ -35,7 +35,7 @@ class Log:
         for name, value in metrics.items():
             self._writer.add_scalar(name, value, epoch)
 
-    def __enter__(self) -> "Log":
+    def __enter__(self) -> "MetricsWriter":
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
@@ -44,7 +44,7 @@ class Log:
 
 def _keep(path: Path, epochs: int) -> None:
     """Cut a CSV after the row of epoch `epochs`."""
-    lines = path.read_text().splitlines(keepends=True)[: epochs + 1]
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)[: epochs + 1]
     staged = path.with_suffix(".csv.tmp")
     staged.write_text("".join(lines))
     staged.replace(path)

@@ -1,10 +1,10 @@
 """Estimates of a policy's reward from logged data, with intervals by bootstrap over images.
 
-Episodes of one image are alike, so images, not episodes, are what is resampled (a cluster bootstrap, Field and Welsh
-2007). What is estimated is the policy's gain over the behaviour on the same images; the behaviour's own mean on them is
-known and is added: it would bring in the differences between images, many times what policies differ by.
+Episodes of one image are alike, so images are resampled, not episodes (a cluster bootstrap, Field and Welsh 2007).
+The policy's gain over the behaviour on the same images is estimated, and the behaviour's known mean is added: images
+differ by many times more than policies do.
 
-Legend: I images, E episodes, M members of an ensemble, R resamples.
+Legend: I images, E episodes, N transitions, M members of an ensemble, R resamples.
 """
 
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ RESAMPLES = 1000
 
 @dataclass(frozen=True)
 class Estimate:
-    """A reward, its bootstrapped standard error and 95 % interval; and the behaviour's reward on the same images."""
+    """A reward with its bootstrapped standard error and 95 % interval; the behaviour's reward on the same images."""
 
     reward: float
     behavior: float
@@ -31,14 +31,14 @@ class Estimate:
 
 
 def of_members(gains: Tensor, data: Dataset, seed: int) -> Estimate:
-    """From gains (M, E) in standard deviations, one row for each member, each fitted to a resample of the images."""
+    """From gains (M, E) in units of `data.scale`, one row for each member of an ensemble."""
     return summary(*_means(gains, data, seed), data)
 
 
 def difference(one: Tensor, other: Tensor, data: Dataset, seed: int) -> tuple[float, float]:
-    """(mean, bootstrapped standard error) of the reward of `one` less that of `other`, both gains (M, E).
+    """(mean, bootstrapped standard error) of the reward of `one` minus that of `other`, both gains (M, E).
 
-    The same images and members stand behind both, and what they have in common cancels.
+    They are compared on the same images and members, so that shared errors cancel.
     """
     mean, resampled = _means(one - other, data, seed)
     return data.scale * float(mean), data.scale * float(resampled.std())
@@ -47,7 +47,7 @@ def difference(one: Tensor, other: Tensor, data: Dataset, seed: int) -> tuple[fl
 def _means(gains: Tensor, data: Dataset, seed: int) -> tuple[Tensor, Tensor]:
     """Mean of gains (M, E) over images, and that of each resample (R,).
 
-    A resample takes one member and images with replacement: the interval holds the doubt about the fit as well.
+    A resample is of one member and of images with replacement: the interval covers the error of the fit as well.
     """
     index, count = images(data)
     by_image = gains.new_zeros(len(gains), count).index_add_(1, index, gains) / torch.bincount(index)  # (M, I)
@@ -57,17 +57,17 @@ def _means(gains: Tensor, data: Dataset, seed: int) -> tuple[Tensor, Tensor]:
 
 
 def summary(gain: Tensor, resampled: Tensor, data: Dataset) -> Estimate:
-    """From a gain in standard deviations and its resamples (R,)."""
+    """From a gain in units of `data.scale` and its resamples (R,)."""
     index, count = images(data)
     sums = data.rewards.new_zeros(count).index_add_(0, index, data.episode_rewards)
-    behaviour = float((sums / torch.bincount(index)).mean())
+    behavior = float((sums / torch.bincount(index)).mean())
     low, high = (float(resampled.double().quantile(q)) for q in (0.025, 0.975))
     return Estimate(
-        reward=behaviour + data.scale * float(gain),
-        behavior=behaviour,
+        reward=behavior + data.scale * float(gain),
+        behavior=behavior,
         standard_error=data.scale * float(resampled.std()),
-        low=behaviour + data.scale * low,
-        high=behaviour + data.scale * high,
+        low=behavior + data.scale * low,
+        high=behavior + data.scale * high,
     )
 
 

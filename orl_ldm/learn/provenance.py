@@ -1,4 +1,4 @@
-"""What is known about a run: its identity, and the facts that are stored with its policy."""
+"""Where a policy comes from: a run's identity, and the facts that are stored with its policy."""
 
 from dataclasses import asdict
 from typing import Any
@@ -8,16 +8,16 @@ import torch
 
 from orl_ldm.buffer import Transitions
 from orl_ldm.config import digest
+from orl_ldm.learn.algorithms import ALGORITHMS, TrainConfig
 from orl_ldm.learn.checkpoint import Progress
-from orl_ldm.learn.config import AlgorithmConfig, PPOConfig, TrainConfig
 from orl_ldm.learn.data import Dataset, content_digest
 
 
 def identity(config: TrainConfig, transitions: Transitions) -> str:
-    """Digest of what has to be the same for a run to be the same: not its files, its device or its memory."""
-    others = {"critics", "ppo", "bppo", "d3rlpy"} - {config.section}
-    elsewhere = {"buffers", "out", "device", "memory_limit", *others}
-    settings = {name: value for name, value in asdict(config).items() if name not in elsewhere}
+    """Digest of everything that decides a run's result: not its files, its device or its memory."""
+    others = set(ALGORITHMS.values()) - {ALGORITHMS[config.algo]}
+    ignored = {"buffers", "out", "device", "memory_limit", *others}
+    settings = {name: value for name, value in asdict(config).items() if name not in ignored}
     return digest(settings, content_digest(transitions))
 
 
@@ -28,9 +28,6 @@ def describe(config: TrainConfig, data: Dataset, transitions: Transitions, state
         "algo": config.algo,
         "setting": "custom" if config.weights is not None else config.setting,
         "weights": config.reward_weights(),
-        "term_scale": config.term_scale,
-        "weights_in_force": data.weights,
-        "term_std_within_images": data.term_std,
         "seed": config.seed,
         "digest": state.digest,
         "config": asdict(config),
@@ -49,15 +46,10 @@ def describe(config: TrainConfig, data: Dataset, transitions: Transitions, state
         "reward_std": data.scale,
         "estimated_reward": state.metrics["offline/estimated_reward"],
         "epochs": state.epochs,
-        "steps": state.epochs * _updates(config.algorithm),
+        "steps": state.epochs * config.algorithm.steps,
         "wall_seconds": round(state.seconds, 3),
         "alarms": state.alarms,
         "metrics": state.metrics,
         "device": str(data.rewards.device),
         "torch": torch.__version__,
     }
-
-
-def _updates(config: AlgorithmConfig) -> int:
-    """Gradient steps of one epoch."""
-    return config.passes * -(-config.draws // config.batch_size) if isinstance(config, PPOConfig) else config.steps
