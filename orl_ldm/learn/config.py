@@ -133,7 +133,6 @@ class TrainConfig:
     #: `within_image` divides each raw term by its standard deviation between the rollouts of one image.
     term_scale: Literal["natural", "within_image"] = "natural"
     image_baseline: bool = True  # learn from rewards minus those of the image's other rollouts
-    shaping: float = 0.0  # weight of the logged potential
     share: Annotated[float, Field(gt=0, le=1)] = 1.0  # of the images, to see what fewer would have given
     #: Observation features that the learner does not see, by the beginning of their names (`lr/` is a group).
     hide: tuple[str, ...] = ()

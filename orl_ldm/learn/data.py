@@ -15,11 +15,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from orl_ldm.buffer import Header, Transitions, memory, read
+from orl_ldm.buffer import Header, Transitions, local_folder, mapped_arrays, read
 from orl_ldm.errors import UserError
 from orl_ldm.learn.config import TrainConfig
 from orl_ldm.learn.passes import BLOCK
-from orl_ldm.learn.returns import next_values
 from orl_ldm.policy import PolicySpec
 from orl_ldm.policy.beta import to_unit
 from orl_ldm.policy.spec import DECISION
@@ -31,7 +30,7 @@ Ints = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Dataset:
-    """Transitions as tensors on one device. `rewards` are baselined and scaled; a learner sees them `shaped`.
+    """Transitions as tensors on one device. `rewards` are baselined and scaled.
 
     Observations larger than the memory limit are mapped from disk, where the device is the CPU.
     """
@@ -53,7 +52,6 @@ class Dataset:
     term_std: dict[str, float]  # within images
     gains: Tensor  # (N, 4) what the weights weigh, baselined; zero but on the last transition of an episode
     gain_covariance: Tensor  # (4, 4) between episodes
-    potentials: Tensor  # (N,) as logged: high where much is missing
     folder: Path | None  # below which observations are mapped from files; None where they are in memory
 
     def __len__(self) -> int:
@@ -63,7 +61,7 @@ class Dataset:
 def load(config: TrainConfig, device: torch.device) -> tuple[Dataset, Transitions]:
     """Read the buffers of a run. Raises UserError when one is missing, or too small to learn from."""
     for url in config.buffers:
-        if "://" not in url and not Path(url).is_dir():
+        if (place := local_folder(url)) and not place.is_dir():
             raise UserError(f"there is no buffer {url!r}: run collect first (make collect, or orl-ldm collect)")
     transitions = read(config.buffers, memory_limit=config.memory_limit)
     if transitions.header.term_names != TERMS:
@@ -75,10 +73,7 @@ def load(config: TrainConfig, device: torch.device) -> tuple[Dataset, Transition
 
 
 def prepare(transitions: Transitions, config: TrainConfig, device: torch.device) -> Dataset:
-    """Compose the reward and lay out everything that the learners need.
-
-    A timeout ends an episode like a terminal: its reward is final, and what would have followed was not logged.
-    """
+    """Compose the reward and lay out everything that the learners need."""
     header = transitions.header
     spec = PolicySpec(
         header.feature_names,
@@ -94,7 +89,7 @@ def prepare(transitions: Transitions, config: TrainConfig, device: torch.device)
         if not any(feature.startswith(name) for feature in header.feature_names):
             raise UserError(f"train.hide names {name!r}; the features are {', '.join(header.feature_names)}")
     starts, stops = transitions.episode_bounds.T  # (E,), (E,)
-    terms = transitions.values[stops - 1].astype(np.float64)  # (E, T)
+    terms = transitions.terms[stops - 1].astype(np.float64)  # (E, T)
     images = transitions.image_id[starts]  # (E,)
     term_std = within_image_std(terms, images)  # (T,)
     weights = config.reward_weights()
@@ -105,13 +100,15 @@ def prepare(transitions: Transitions, config: TrainConfig, device: torch.device)
     gains = np.stack([column - baseline_of(column, images, config) for column in weighed.T], axis=1)  # (E, 4)
     baseline = baseline_of(reward, images, config)
     scale = float((reward - baseline).std()) or 1.0  # (all rewards the same: nothing to learn, but no NaN either)
-    ends = torch.from_numpy(transitions.terminals | transitions.timeouts)  # (N,)
+    ends = torch.from_numpy(transitions.terminals)  # (N,)
     rewards = torch.zeros(len(ends), dtype=torch.float64)
     rewards[stops - 1] = torch.from_numpy(reward - baseline)
     observations = torch.from_numpy(transitions.observations)
     last = len(observations) - 1
     following = torch.where(ends, torch.arange(last + 1), torch.arange(1, last + 2).clamp(max=last))
-    folder = memory.folder_for(sum(column.nbytes for column in transitions.columns.values()), config.memory_limit)
+    folder = mapped_arrays.folder_for(
+        sum(column.nbytes for column in transitions.columns.values()), config.memory_limit
+    )
     gain_rows = torch.zeros(len(observations), gains.shape[1])
     gain_rows[stops - 1] = torch.from_numpy(gains).float()
     widths = torch.tensor(spec.action_high) - torch.tensor(spec.action_low)
@@ -133,7 +130,6 @@ def prepare(transitions: Transitions, config: TrainConfig, device: torch.device)
         term_std=dict(zip(TERMS, term_std.tolist(), strict=True)),
         gains=gain_rows,
         gain_covariance=torch.from_numpy(np.cov(gains.T, bias=True)).float(),
-        potentials=torch.from_numpy(transitions.potentials).float(),
         folder=folder,
     )
     on_device: dict[str, Any] = {k: v.to(device) for k, v in vars(data).items() if isinstance(v, Tensor)}
@@ -142,7 +138,7 @@ def prepare(transitions: Transitions, config: TrainConfig, device: torch.device)
 
 def gathered(source: Tensor, rows: Tensor, folder: Path | None) -> Tensor:
     """(B, F) rows (B,) of `source` (N, F), in memory or in a file below `folder`."""
-    result = torch.from_numpy(memory.empty((len(rows), *source.shape[1:]), np.float32, folder)).to(source.device)
+    result = torch.from_numpy(mapped_arrays.empty((len(rows), *source.shape[1:]), np.float32, folder)).to(source.device)
     for part, index in zip(torch.split(result, BLOCK), torch.split(rows, BLOCK), strict=True):
         torch.index_select(source, 0, index, out=part)
     return result
@@ -192,17 +188,6 @@ def in_standard_deviations(weights: RewardWeights, term_std: Floats, nfe_max: in
         lpips=weights.lpips / float(lpips),
         nfe=weights.nfe * nfe_max / float(nfe),
     )
-
-
-def shaped(data: Dataset, weight: float, gamma: float) -> Dataset:
-    """The data with gamma * Phi(s') - Phi(s) added to the rewards, which moves no optimum (Ng et al. 1999).
-
-    Phi is -`weight` times the logged potential, and 0 after an end. It is for who learns with this gamma: a sum without
-    discount, as estimates take, would no longer be the reward.
-    """
-    phi = -weight * data.potentials  # (N,)
-    added = (gamma * next_values(phi, data.ends) - phi) / data.scale
-    return replace(data, rewards=data.rewards + added, offsets=data.offsets + phi[data.starts])
 
 
 def content_digest(transitions: Transitions) -> str:

@@ -51,7 +51,7 @@ def part(data: Dataset, episodes: Tensor) -> Dataset:
     number = episodes.long().cumsum(0) - 1  # (E,) numbers of the episodes that stay
     episode = number[data.episode[rows]]
     wide = ("observations", "next_observations")
-    of_rows = ("actions", "log_probs", "rewards", "ends", "gains", "potentials")
+    of_rows = ("actions", "log_probs", "rewards", "ends", "gains")
     of_episodes = ("image", "episode_rewards", "offsets")
     tensors: dict[str, Any] = {
         **{name: gathered(getattr(data, name), rows, data.folder) for name in wide},

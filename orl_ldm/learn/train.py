@@ -23,7 +23,7 @@ from orl_ldm.learn.bridge import D3rlpy
 from orl_ldm.learn.checkpoint import Progress
 from orl_ldm.learn.config import TrainConfig
 from orl_ldm.learn.critics import Critics
-from orl_ldm.learn.data import load, shaped
+from orl_ldm.learn.data import load
 from orl_ldm.learn.facts import describe, identity
 from orl_ldm.learn.holdout import share, split
 from orl_ldm.learn.log import Log
@@ -88,7 +88,7 @@ def train(config: TrainConfig, progress: bool = True) -> Path:
         seed_start(config.seed)
         learned, held = split(data, config.judge.held_out)
         learned = share(learned, config.share)
-        learner: Learner = ALGORITHMS[config.section](shaped(learned, config.shaping, config.algorithm.gamma), config)
+        learner: Learner = ALGORITHMS[config.section](learned, config)
         judge = Acceptance(learner.policy, learned, held, config.judge, config.seed)
         parts = {**learner.parts, **judge.parts}
         state = resume(out / "checkpoint.safetensors", parts, learner.epochs, run_digest, console)
@@ -168,7 +168,6 @@ def require_a_dial_that_turns(config: TrainConfig) -> None:
     """Raises UserError for settings that do not go with `dial`, which relabels rewards by their terms."""
     others = {
         f"train.algo={config.algo} (critics alone learn it)": config.algo != "critics",
-        "train.shaping (potentials have no terms)": config.shaping != 0,
         f"train.term_scale={config.term_scale} (the dial is in natural units)": config.term_scale != "natural",
     }
     for other, given in others.items():

@@ -211,7 +211,6 @@ def test_a_folder_that_cannot_be_is_named(config: TrainConfig, tmp_path: Path) -
     ("setting", "message"),
     [
         ({"algo": "ppo"}, "train.dial does not go with train.algo=ppo"),
-        ({"shaping": 1.0}, "train.dial does not go with train.shaping"),
         ({"term_scale": "within_image"}, "train.dial does not go with train.term_scale=within_image"),
     ],
 )
