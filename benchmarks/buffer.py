@@ -1,4 +1,4 @@
-"""What the buffer costs beside other formats: minibatches, loading, writing and bytes on disk.
+"""The buffer beside other formats: loading, writing and bytes on disk.
 
     OMP_NUM_THREADS=1 python benchmarks/buffer.py --out runs/benchmarks/buffer
 
@@ -26,13 +26,11 @@ import torch
 import typer
 
 from orl_ldm.buffer import BufferWriter, Header, ImageRef, read
-from orl_ldm.buffer.minibatches import Minibatches
 from orl_ldm.buffer.schema import CodecName
 
 STEPS = 10
 ROLLOUTS = 8
 ACTIONS = 4
-BATCH = 256
 SEED = 7
 
 Columns = dict[str, npt.NDArray[Any]]
@@ -60,7 +58,6 @@ def header(features: int) -> Header:
         behavior_id="random",
         seed=SEED,
         packages={},
-        reward_weights={"psnr": 1.0},
     )
 
 
@@ -72,11 +69,8 @@ def columns(rows: int, features: int) -> Columns:
         "observations": rng.standard_normal((rows, features), dtype=np.float32),
         "actions": rng.random((rows, ACTIONS), dtype=np.float32),
         "log_probs": rng.standard_normal(rows, dtype=np.float32),
-        "rewards": (ends * rng.random(rows)).astype(np.float32),
         "terminals": ends,
-        "timeouts": np.zeros(rows, dtype=np.bool_),
-        "values": (ends[:, None] * rng.random((rows, 5))).astype(np.float32),
-        "potentials": rng.standard_normal(rows, dtype=np.float32),
+        "terms": (ends[:, None] * rng.random((rows, 5))).astype(np.float32),
         "episode_id": np.arange(rows) // STEPS,
         "image_id": np.arange(rows) // (STEPS * ROLLOUTS),
     }
@@ -145,7 +139,7 @@ def d3rlpy_buffer(data: Columns) -> Any:
     from d3rlpy.dataset import Episode, InfiniteBuffer, ReplayBuffer
 
     rows = range(0, len(data["terminals"]), STEPS)
-    pick = {name: data[name] for name in ("observations", "actions", "rewards")}
+    pick = {"observations": data["observations"], "actions": data["actions"], "rewards": data["terms"][:, 0]}
     episodes = [
         Episode(*(column[i : i + STEPS].reshape(STEPS, -1) for column in pick.values()), terminated=True) for i in rows
     ]
@@ -171,9 +165,9 @@ def write_minari(data: Columns, folder: Path) -> None:
         return EpisodeBuffer(
             observations=np.concatenate([seen, seen[-1:]]),
             actions=data["actions"][rows],
-            rewards=data["rewards"][rows],
+            rewards=data["terms"][rows, 0],
             terminations=data["terminals"][rows],
-            truncations=data["timeouts"][rows],
+            truncations=np.zeros(STEPS, dtype=np.bool_),
         )
 
     os.environ["MINARI_DATASETS_PATH"] = str(folder.resolve())
@@ -211,35 +205,6 @@ def size_of(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
-def minibatches(data: Columns, folder: Path) -> list[Timed]:
-    """Seconds of one minibatch of 256 drawn at random, next observations included."""
-    rng, rows = np.random.default_rng(SEED), len(data["terminals"])
-    ends = data["terminals"] | data["timeouts"]
-    drawn = Minibatches(read(folder), BATCH, SEED)
-
-    def gather() -> object:
-        index = rng.integers(rows, size=BATCH)
-        following = index + ~ends[index]
-        names = ("observations", "actions", "rewards", "terminals", "log_probs")
-        return [data[name][index] for name in names], data["observations"][following]
-
-    return each_of_many({"this buffer, as torch tensors": drawn.draw, "NumPy gather": gather}, 400, 7)
-
-
-def each_of_many(calls: Mapping[str, Callable[[], object]], many: int, repeats: int) -> list[Timed]:
-    """`best_of` calls too short to be timed alone; no result is kept, as a learner holds one minibatch."""
-
-    def repeated(call: Callable[[], object]) -> Callable[[], object]:
-        def several() -> None:
-            for _ in range(many):
-                call()
-
-        return several
-
-    timed = best_of({name: repeated(call) for name, call in calls.items()}, repeats)
-    return [Timed(one.name, one.seconds / many) for one in timed]
-
-
 def compare(name: str, rows: int, features: int, shard_rows: int, out: Path, repeats: int, slow: bool) -> None:
     """Print the tables of one dataset."""
     data, of = columns(rows, features), header(features)
@@ -262,7 +227,6 @@ def compare(name: str, rows: int, features: int, shard_rows: int, out: Path, rep
         repeats,
         after=give_memory_back,
     )
-    drawn = minibatches(data, out / "hdf5")
     written = out / "written"
     wrote = best_of(
         {
@@ -275,17 +239,14 @@ def compare(name: str, rows: int, features: int, shard_rows: int, out: Path, rep
         lambda: shutil.rmtree(written),
     )
     if slow:  # last, as hundreds of thousands of Python objects slow down whatever comes after them
-        replay = d3rlpy_buffer(data)
-        drawn += each_of_many({"d3rlpy ReplayBuffer": lambda: replay.sample_transition_batch(BATCH)}, 20, 3)
         (out / "d3rlpy").mkdir()
         with (out / "d3rlpy" / "replay.h5").open("w+b") as file:
-            replay.dump(file)
+            d3rlpy_buffer(data).dump(file)
         write_minari(data, out / "minari")
         loaded += best_of({"d3rlpy ReplayBuffer.load": lambda: d3rlpy_load(out / "d3rlpy" / "replay.h5")}, 1)
         loaded += best_of({"Minari": load_minari}, 1)
     on_disk = sum(map(len, contents)) / 1e9
     print(f"\n### {name}: {rows:,} rows, {-(-rows // shard_rows)} shards, {on_disk * 1e3:.0f} MB\n")
-    print(table(f"minibatch of {BATCH}", drawn, 1e3, "ms") + "\n")
     print(table("open and load", loaded, 1e3, "ms", sum(column.nbytes for column in data.values()) / 1e9) + "\n")
     print(table("write", wrote, 1e3, "ms", on_disk) + "\n")
     print("| on disk | bytes a row |\n| --- | ---: |")

@@ -180,17 +180,14 @@ def write_buffer(folder: Path) -> None:
     header = Header(
         feature_names=SPEC.feature_names, action_names=SPEC.action_names, action_low=SPEC.action_low,
         action_high=SPEC.action_high, term_names=tuple(TERMS), nfe_max=20, pipeline_digest="a" * 64, ldm_id="none",
-        ldm_digest="b" * 64, behavior_id="uniform", seed=0, packages={}, reward_weights={"psnr": 1.0},
+        ldm_digest="b" * 64, behavior_id="uniform", seed=0, packages={},
     )  # fmt: skip
     columns = {
         "observations": rng.normal(size=(rows, FEATURES)).astype(np.float32),
         "actions": rng.random((rows, ACTIONS)).astype(np.float32),
         "log_probs": np.zeros(rows, dtype=np.float32),
-        "rewards": np.zeros(rows, dtype=np.float32),
         "terminals": ends,
-        "timeouts": np.zeros(rows, dtype=np.bool_),
-        "values": (ends[:, None] * rng.random((rows, len(TERMS)))).astype(np.float32),
-        "potentials": np.zeros(rows, dtype=np.float32),
+        "terms": (ends[:, None] * rng.random((rows, len(TERMS)))).astype(np.float32),
         "episode_id": episode,
         "image_id": episode // 12,
     }

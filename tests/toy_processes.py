@@ -158,7 +158,7 @@ def play(toy: Toy, policy: Policy, character: Floats = FRESH) -> float:
     return float(reward.mean())
 
 
-def collect(toy: Toy, folder: Path, images: int = 100, rollouts: int = 8, seed: int = 0) -> float:
+def collect(toy: Toy, folder: Path | str, images: int = 100, rollouts: int = 8, seed: int = 0) -> float:
     """Write a buffer of uniformly random play with images of unlike difficulty; returns the behaviour's mean reward."""
     rng = np.random.default_rng(seed)
     image = np.repeat(np.arange(images), rollouts)
@@ -175,19 +175,16 @@ def collect(toy: Toy, folder: Path, images: int = 100, rollouts: int = 8, seed: 
         actions = sample_action(behaviour, observations, uniforms)
         reward, ends = toy.act(character, step, actions.numpy())
         rewards = np.where(running & ends, reward, rewards)
-        values = np.zeros((len(image), len(TERMS)), dtype=np.float32)
-        values[:, 0] = np.where(ends, PSNR_SCALE * (reward + difficulty), 0)
+        terms = np.zeros((len(image), len(TERMS)), dtype=np.float32)
+        terms[:, 0] = np.where(ends, PSNR_SCALE * (reward + difficulty), 0)
         if isinstance(toy, Tradeoff):
-            values[:, 1] = toy.second(actions.numpy())
+            terms[:, 1] = toy.second(actions.numpy())
         columns = {
             "observations": observations.numpy(),
             "actions": actions.numpy(),
             "log_probs": log_prob(behaviour, observations, actions).numpy(),
-            "rewards": np.zeros(len(image), dtype=np.float32),
             "terminals": ends,
-            "timeouts": np.zeros(len(image), dtype=np.bool_),
-            "values": values,
-            "potentials": np.full(len(image), 1.0 / (step + 1), dtype=np.float32),
+            "terms": terms,
             "episode_id": np.arange(len(image)),
             "image_id": image,
             "step": np.full(len(image), step),
@@ -215,5 +212,4 @@ def header(toy: Toy) -> Header:
         behavior_id="uniform",
         seed=0,
         packages={},
-        reward_weights={"psnr": 1.0},
     )

@@ -1,6 +1,6 @@
-"""Write transitions as other libraries know them: d3rlpy's ReplayBuffer file, a Minari dataset, a Parquet table.
+"""Write transitions for other libraries: a d3rlpy ReplayBuffer file, a Minari dataset, a Parquet table.
 
-Each library is asked to write its own format where it can. Legend: N rows, E episodes.
+d3rlpy and Minari write their own formats. Legend: N rows, E episodes.
 """
 
 import contextlib
@@ -17,40 +17,43 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 
-from orl_ldm.buffer.transitions import Transitions
+from orl_ldm.buffer.transitions import Transitions, episode_rewards
 from orl_ldm.errors import UserError
+from orl_ldm.reward import Weights
 
 ExportFormat = Literal["d3rlpy", "minari", "parquet"]
+Rewards = npt.NDArray[np.float32]  # (N,), on the last row of each episode
 
 
-def export(transitions: Transitions, out: Path, form: ExportFormat) -> None:
-    """Write all transitions to the file or folder `out`, whole or not at all.
+def export(transitions: Transitions, out: Path, form: ExportFormat, weights: Weights) -> None:
+    """Write all transitions to the file or folder `out`, whole or not at all, with rewards under `weights`.
 
-    Raises UserError when `out` exists or cannot be written, or the format's library is not installed.
+    Raises UserError when `out` exists or cannot be written, the format's library is not installed, or the buffer logs
+    other reward terms.
     """
+    rewards = np.zeros(len(transitions), dtype=np.float32)
+    ends = transitions.episode_bounds[:, 1] - 1  # (E,)
+    rewards[ends] = episode_rewards(transitions.header, transitions.terms[ends], weights)
     if out.exists():
         raise UserError(f"{str(out)!r} exists already; give another name, or remove it")
     try:
         with _staged(out) as stage:
-            _WRITERS[form](transitions, stage)
+            _WRITERS[form](transitions, rewards, stage)
     except OSError as error:
         raise UserError(f"cannot write {str(out)!r}: {error.strerror or error}; make room or set its rights") from error
 
 
-def _write_d3rlpy(transitions: Transitions, out: Path) -> None:
-    """`d3rlpy.dataset.ReplayBuffer.load(open(out, "rb"), ...)`. An episode that timed out is not `terminated`.
-
-    d3rlpy draws no transition from the last row of such an episode, as it has no next observation, and so leaves out
-    those of one row when it loads the file.
-    """
+def _write_d3rlpy(transitions: Transitions, rewards: Rewards, out: Path) -> None:
+    """For `d3rlpy.dataset.ReplayBuffer.load(open(out, "rb"), ...)`."""
     d3rlpy = _library("d3rlpy.dataset")
     episodes = [
         d3rlpy.Episode(
             observations=transitions.observations[start:stop],
             actions=transitions.actions[start:stop],
-            rewards=transitions.rewards[start:stop, None],
-            terminated=bool(transitions.terminals[stop - 1]),
+            rewards=rewards[start:stop, None],
+            terminated=True,
         )
         for start, stop in transitions.episode_bounds
     ]
@@ -58,14 +61,13 @@ def _write_d3rlpy(transitions: Transitions, out: Path) -> None:
         d3rlpy.dump(episodes, file)
 
 
-def _write_minari(transitions: Transitions, out: Path) -> None:
-    """`minari.load_dataset(out.name)` with MINARI_DATASETS_PATH set to the parent of `out`.
+def _write_minari(transitions: Transitions, rewards: Rewards, out: Path) -> None:
+    """For `minari.load_dataset(out.name)` with MINARI_DATASETS_PATH set to the parent of `out`.
 
-    Minari holds one observation more than actions. What came after the last one was not logged, and does not matter to
-    what was learned there: the last observation stands in for it.
+    Minari needs one observation more than actions: the last one is repeated.
     """
     if not re.fullmatch(r"[\w-]+-v\d+", out.name):
-        raise UserError(f"Minari does not take {out.name!r} as a name; give one with a version at its end, like x-v0")
+        raise UserError(f"Minari does not accept the name {out.name!r}; give one that ends in a version, like x-v0")
     minari, spaces = _library("minari"), _library("gymnasium.spaces")
     header = transitions.header
     low, high = np.array([header.action_low, header.action_high], dtype=np.float32)
@@ -74,14 +76,14 @@ def _write_minari(transitions: Transitions, out: Path) -> None:
             id=number,
             observations=transitions.observations[[*range(start, stop), stop - 1]],
             actions=transitions.actions[start:stop],
-            rewards=transitions.rewards[start:stop],
+            rewards=rewards[start:stop],
             terminations=transitions.terminals[start:stop],
-            truncations=transitions.timeouts[start:stop],
+            truncations=np.zeros(stop - start, dtype=np.bool_),
         )
         for number, (start, stop) in enumerate(transitions.episode_bounds)
     ]
     with _environment("MINARI_DATASETS_PATH", str(out.parent)), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about an author, a permalink and an environment, which there are not
+        warnings.simplefilter("ignore")  # that there is no author, permalink and environment
         minari.create_dataset_from_buffers(
             out.name,
             episodes,
@@ -93,11 +95,11 @@ def _write_minari(transitions: Transitions, out: Path) -> None:
         )
 
 
-def _write_parquet(transitions: Transitions, out: Path) -> None:
-    """`datasets.load_dataset("parquet", data_files=str(out))`: one row for each transition, with its image and scene.
+def _write_parquet(transitions: Transitions, rewards: Rewards, out: Path) -> None:
+    """For `datasets.load_dataset("parquet", data_files=str(out))`: a row for each transition, with image and scene.
 
-    `episode` counts episodes from 0, as `episode_id` alone does not tell those of two behaviours apart. The header is
-    JSON in the file's metadata, under `orl_ldm`.
+    `episode` counts episodes from 0, as two behaviours may have the same `episode_id`. The header is JSON in the
+    file's metadata, under `orl_ldm`.
     """
     arrow, parquet = _library("pyarrow"), _library("pyarrow.parquet")
     starts, stops = transitions.episode_bounds.T  # (E,), (E,)
@@ -105,6 +107,7 @@ def _write_parquet(transitions: Transitions, out: Path) -> None:
     columns = {
         "episode": np.repeat(np.arange(len(starts)), stops - starts),
         **transitions.columns,
+        "rewards": rewards,
         "image": np.array([image.name for image in images]),
         "scene": np.array([image.scene for image in images]),
     }
@@ -118,7 +121,7 @@ def _write_parquet(transitions: Transitions, out: Path) -> None:
     parquet.write_table(table, out)
 
 
-_WRITERS: Mapping[ExportFormat, Callable[[Transitions, Path], None]] = {
+_WRITERS: Mapping[ExportFormat, Callable[[Transitions, Rewards, Path], None]] = {
     "d3rlpy": _write_d3rlpy,
     "minari": _write_minari,
     "parquet": _write_parquet,

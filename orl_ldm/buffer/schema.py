@@ -1,31 +1,31 @@
-"""What a shard says about itself: header, fields, images and sidecar, as plain data.
+"""Plain data that describe a shard: header, columns, images and sidecar.
 
 Legend: N rows (transitions), F observation features, A action dimensions, T raw reward terms.
 """
 
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, overload
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import ConfigDict
 
 from orl_ldm.errors import UserError
 
-SCHEMA_VERSION: int = 3
+#: The version of the format. Shards of other versions are refused.
+SCHEMA_VERSION = 4
 
-#: What readers read. Schema 1 had SHA-256 digests and no signatures, 2 had no checksums.
-READABLE_SCHEMAS = (1, 2, 3)
-
-#: A shard is one unit of work; one that is larger than this, on disk or in memory, is a mistake or an attack.
+#: The largest shard, on disk and in memory. A shard is one unit of work; a larger one is a mistake or an attack.
 MAX_SHARD_BYTES = 2**30
 
 CodecName = Literal["hdf5", "zarr"]
 Columns = Mapping[str, npt.NDArray[Any]]
 
 _SHARD_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", re.ASCII)
+_EXACT = ConfigDict(extra="forbid", strict=True)
 
 
 class ShardError(Exception):
@@ -37,20 +37,14 @@ class ShardError(Exception):
 
 
 class ForeignError(ShardError):
-    """The shard may well be sound, but it is not for this reader; so no writer may replace it."""
-
-
-class OtherSchemaError(ForeignError):
-    """The shard was written by a version of this package that this one cannot read."""
-
-
-class SignatureError(ForeignError):
-    """The shard is not signed with the key that this machine has been given."""
+    """The shard may be sound but is of another version or key, so that no writer may replace it."""
 
 
 @dataclass(frozen=True)
 class FieldSpec:
     """One column: `dtype` is float32, int64 or bool; `shape` is that of one row, () for a scalar."""
+
+    __pydantic_config__ = _EXACT
 
     name: str
     dtype: str
@@ -63,50 +57,29 @@ class FieldSpec:
 
     @property
     def row_bytes(self) -> int:
+        """Bytes of one row."""
         return self.stored.itemsize * math.prod(self.shape)
 
 
-class ImageRef(NamedTuple):
-    """The image that an episode worked on: its id in this collection, its file or dataset name, its scene class."""
+@dataclass(frozen=True)
+class ImageRef:
+    """The image of an episode: its id in the collection, its file or dataset name, its scene class."""
+
+    __pydantic_config__ = _EXACT
 
     image_id: int  # 64 bits, signed
     name: str
     scene: str
 
-
-@dataclass(frozen=True)
-class Images(Sequence[ImageRef]):
-    """Images as a tuple for each of their facts, all of one length: shards list thousands, few are ever looked at."""
-
-    image_id: tuple[int, ...]
-    name: tuple[str, ...]
-    scene: tuple[str, ...]
-
-    @staticmethod
-    def of(images: Iterable[ImageRef]) -> "Images":
-        """From images one by one."""
-        listed = list(images)
-        return Images(
-            tuple(int(image.image_id) for image in listed),  # NumPy's integers are no JSON
-            tuple(image.name for image in listed),
-            tuple(image.scene for image in listed),
-        )
-
-    def __len__(self) -> int:
-        return len(self.image_id)
-
-    @overload
-    def __getitem__(self, index: int) -> ImageRef: ...
-    @overload
-    def __getitem__(self, index: slice) -> "Images": ...
-    def __getitem__(self, index: int | slice) -> "ImageRef | Images":
-        one = (self.image_id[index], self.name[index], self.scene[index])
-        return Images(*one) if isinstance(index, slice) else ImageRef(*one)  # type: ignore[arg-type]
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "image_id", int(self.image_id))  # JSON has no NumPy integers
 
 
 @dataclass(frozen=True)
 class Header:
     """The facts about a collection that every shard of it repeats. Raises UserError for facts that cannot be true."""
+
+    __pydantic_config__ = _EXACT
 
     feature_names: tuple[str, ...]  # (F,) names of the observation vector, in order
     action_names: tuple[str, ...]  # (A,)
@@ -120,7 +93,8 @@ class Header:
     behavior_id: str  # the policy that acted
     seed: int
     packages: Mapping[str, str]  # package versions; informative, they may differ between shards
-    reward_weights: Mapping[str, float]  # the weights under which `rewards` was composed
+    sampler: Mapping[str, float | str] = field(default_factory=dict)  # the sampler's settings
+    degradation: str = ""  # how LR images were made
 
     def __post_init__(self) -> None:
         # Copies in plain Python types, so that a header equals the one read back from its JSON.
@@ -133,9 +107,8 @@ class Header:
                 raise UserError(f"Header.{name} has {len(getattr(self, name))} values; give one for each action name")
         for name in ("nfe_max", "seed"):
             object.__setattr__(self, name, int(getattr(self, name)))
-        object.__setattr__(self, "packages", dict(sorted(self.packages.items())))
-        weights = {key: float(weight) for key, weight in sorted(self.reward_weights.items())}
-        object.__setattr__(self, "reward_weights", weights)
+        for name in ("packages", "sampler"):
+            object.__setattr__(self, name, dict(sorted(getattr(self, name).items())))
         for action, low, high in zip(self.action_names, self.action_low, self.action_high, strict=True):
             if not (math.isfinite(low) and math.isfinite(high) and low < high):
                 raise UserError(
@@ -143,36 +116,33 @@ class Header:
                 )
         if self.nfe_max < 1:
             raise UserError(f"Header.nfe_max is {self.nfe_max}; give at least 1")
-        for key, weight in self.reward_weights.items():
-            if not math.isfinite(weight):
-                raise UserError(f"Header.reward_weights[{key!r}] is {weight}; give a finite number")
         for name in ("pipeline_digest", "ldm_id", "ldm_digest", "behavior_id"):
             if not getattr(self, name):
-                raise UserError(f"Header.{name} is empty; say what the data were collected with")
+                raise UserError(f"Header.{name} is empty; name what the data were collected with")
 
 
 @dataclass(frozen=True)
 class Sidecar:
-    """What `NAME.json` says about shard NAME; its presence is what publishes the shard."""
+    """The content of `NAME.json`, whose presence publishes shard NAME."""
 
-    schema: int
+    __pydantic_config__ = _EXACT
+
     name: str
     codec: CodecName
     header: Header
     rows: int
     episodes: int
     bytes: int  # of all data files together
-    digest: str  # hex; a cryptographic hash of the data, see codec.DIGESTS
-    checksum: str  # hex; a faster hash of the same, none (empty) before schema 3; see codec.CHECKSUM
+    digest: str  # BLAKE3 of the data, hex
     fields: tuple[FieldSpec, ...]
-    images: Images
+    images: tuple[ImageRef, ...]
 
     @property
     def data(self) -> str:
         """Name of the data file (HDF5) or folder (Zarr) beside the sidecar.
 
-        It carries a part of the digest, so that data, once published, never change under their name: two machines
-        that publish the same work at the same moment cannot leave the sidecar of one with the data of the other.
+        It contains a part of the digest, so that published data never change under their name. When two machines
+        publish the same work at the same moment, each sidecar names its own data.
         """
         return f"{self.name}.{self.digest[:16]}.{'h5' if self.codec == 'hdf5' else 'zarr'}"
 
@@ -183,11 +153,8 @@ def field_specs(header: Header) -> tuple[FieldSpec, ...]:
         FieldSpec("observations", "float32", (len(header.feature_names),)),
         FieldSpec("actions", "float32", (len(header.action_names),)),
         FieldSpec("log_probs", "float32", ()),
-        FieldSpec("rewards", "float32", ()),
         FieldSpec("terminals", "bool", ()),
-        FieldSpec("timeouts", "bool", ()),
-        FieldSpec("values", "float32", (len(header.term_names),)),
-        FieldSpec("potentials", "float32", ()),
+        FieldSpec("terms", "float32", (len(header.term_names),)),
         FieldSpec("episode_id", "int64", ()),
         FieldSpec("image_id", "int64", ()),
     )

@@ -21,41 +21,27 @@ class Selection:
     behaviors: tuple[str, ...] = ()  # ids of behaviour policies; none means any
     at_least: Mapping[str, float] | None = None  # raw reward term -> its least value, such as {"psnr": 25.0}
     at_most: Mapping[str, float] | None = None  # such as {"lpips": 0.3}
-    reward_quantile: float = 0.0  # of the episodes that pass so far, only those whose reward is not below this quantile
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.reward_quantile <= 1:
-            raise UserError(f"Selection.reward_quantile is {self.reward_quantile}; give a number from 0 to 1")
 
     def takes_behavior(self, header: Header) -> bool:
         """Whether any episode of a shard under this header can pass."""
         return not self.behaviors or header.behavior_id in self.behaviors
 
     def episodes(
-        self,
-        header: Header,
-        columns: Columns,
-        images: Mapping[int, ImageRef],
-        bounds: npt.NDArray[np.int64],
-        among: npt.NDArray[np.bool_],
+        self, header: Header, columns: Columns, images: Mapping[int, ImageRef], ends: npt.NDArray[np.int64]
     ) -> npt.NDArray[np.bool_]:
-        """(E,) those `among` the episodes, of `bounds` (E, 2), that pass by scene, terms and reward.
+        """(E,) whether each episode passes by scene and terms; `ends` (E,) are the episodes' last rows.
 
         Raises UserError for a term that is not logged.
         """
-        starts, stops = bounds.T  # (E,), (E,)
-        passed = among.copy()
+        passed = np.ones(len(ends), dtype=np.bool_)
         if self.scenes:
             of_scene = [number for number, image in images.items() if image.scene in self.scenes]
-            passed &= np.isin(columns["image_id"][starts], of_scene)
+            passed &= np.isin(columns["image_id"][ends], of_scene)
         for wanted, compare in ((self.at_least, np.greater_equal), (self.at_most, np.less_equal)):
             for term, bound in (wanted or {}).items():
                 if term not in header.term_names:
                     raise UserError(
                         f"the buffer logs no term {term!r} to select by; choose of {', '.join(header.term_names)}"
                     )
-                passed &= compare(columns["values"][stops - 1, header.term_names.index(term)], bound)
-        if self.reward_quantile and passed.any():
-            reward = np.add.reduceat(columns["rewards"], starts, dtype=np.float64)  # (E,)
-            passed &= reward >= np.quantile(reward[passed], self.reward_quantile)
+                passed &= compare(columns["terms"][ends, header.term_names.index(term)], bound)
         return passed

@@ -1,4 +1,4 @@
-"""Logged transitions: what a learner sees of a buffer.
+"""Logged transitions as a learner reads them.
 
 Legend: N rows (transitions), E episodes, F observation features, A action dimensions, T raw reward terms.
 """
@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from orl_ldm.buffer import rules
 from orl_ldm.buffer.schema import Header, ImageRef
+from orl_ldm.buffer.validation import episode_bounds
+from orl_ldm.errors import UserError
+from orl_ldm.reward import TERMS, Weights, compose
 
 
 @dataclass(frozen=True)
@@ -20,14 +22,15 @@ class Transitions:
 
     Columns are arrays in memory, or mapped from disk where they exceed the reader's `memory_limit`.
 
-    An episode is known by its id *and* its behaviour and seed: buffers of two behaviours may both have an episode 0,
-    so tell episodes apart by `episode_bounds`.
+    An episode is identified by its id, behaviour and seed: buffers of two behaviours may both have an episode 0, so
+    tell episodes apart by `episode_bounds`.
     """
 
     header: Header  # of the first shard; behaviour, seed and packages may differ in others
     columns: Mapping[str, npt.NDArray[Any]]
     images: Mapping[int, ImageRef]
     shards: tuple[str, ...]  # those that rows came from
+    behaviors: Mapping[tuple[str, int], int]  # (behaviour, seed) -> episodes
     quarantined: Mapping[str, str]  # shard name -> why its rows are not here
 
     def __len__(self) -> int:
@@ -49,29 +52,14 @@ class Transitions:
         return self.columns["log_probs"]
 
     @property
-    def rewards(self) -> npt.NDArray[np.float32]:
-        """(N,) under the header's reward weights."""
-        return self.columns["rewards"]
-
-    @property
     def terminals(self) -> npt.NDArray[np.bool_]:
-        """(N,) the episode came to its end on this row."""
+        """(N,) the episode ended on this row."""
         return self.columns["terminals"]
 
     @property
-    def timeouts(self) -> npt.NDArray[np.bool_]:
-        """(N,) the episode was cut off after this row."""
-        return self.columns["timeouts"]
-
-    @property
-    def values(self) -> npt.NDArray[np.float32]:
+    def terms(self) -> npt.NDArray[np.float32]:
         """(N, T) raw reward terms, zero but on the last row of an episode."""
-        return self.columns["values"]
-
-    @property
-    def potentials(self) -> npt.NDArray[np.float32]:
-        """(N,)"""
-        return self.columns["potentials"]
+        return self.columns["terms"]
 
     @property
     def episode_id(self) -> npt.NDArray[np.int64]:
@@ -86,4 +74,14 @@ class Transitions:
     @property
     def episode_bounds(self) -> npt.NDArray[np.int64]:
         """(E, 2) first row of each episode and one past its last."""
-        return rules.episode_bounds(self.columns)
+        return episode_bounds(self.columns)
+
+
+def episode_rewards(header: Header, terms: npt.NDArray[np.float32], weights: Weights) -> npt.NDArray[np.float64]:
+    """(E,) rewards of raw terms (E, T). Raises UserError when the buffer logs other terms than the reward needs."""
+    if header.term_names != tuple(TERMS):
+        raise UserError(
+            f"no reward can be composed: the buffer logs the terms {', '.join(header.term_names)}; "
+            f"needed are {', '.join(TERMS)}"
+        )
+    return compose(terms, weights, header.nfe_max)

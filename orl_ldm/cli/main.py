@@ -14,6 +14,7 @@ from orl_ldm.cli import buffer
 from orl_ldm.cli.environment import InterruptedByUser, catch_signals, name_user, place_caches, print_in_any_encoding
 from orl_ldm.errors import UserError
 from orl_ldm.files import reason
+from orl_ldm.shipped import missing
 from orl_ldm.terminal import printable, say
 
 app = typer.Typer(
@@ -104,6 +105,9 @@ def evaluate(
             metavar="PREFERENCE",
         ),
     ] = "",
+    policy: Annotated[
+        str, typer.Option(help="`embedded` or a policy folder; else what the pipeline trained.", metavar="POLICY")
+    ] = "",
     settings: SetOption = [],  # noqa: B006
 ) -> None:
     """Compare policy and controls on held-out images.
@@ -112,7 +116,9 @@ def evaluate(
     """
     from orl_ldm.cli import stages
 
-    stages.evaluate(pipeline, [*settings, f"evaluate.prefer={prefer}"] if prefer else settings, console)
+    given = {"prefer": prefer, "policy": policy}
+    own = [f"evaluate.{name}={value}" for name, value in given.items() if value]
+    stages.evaluate(pipeline, [*settings, *own], console)
 
 
 @app.command()
@@ -261,6 +267,10 @@ def main(run: Callable[[], Any] = app) -> NoReturn:
         fail(errors, f"{reason(error)}{': ' if places else ''}{' and '.join(map(repr, places))}")
     except SafetensorError as error:
         fail(errors, f"weights could not be read or written: {reason(error)}")
+    except ModuleNotFoundError as error:
+        if (remedy := missing(error.name or "")) is None:
+            raise
+        fail(errors, remedy)
     except (InterruptedByUser, KeyboardInterrupt):
         say(errors, "interrupted; run the same command again to go on where it stopped")
         sys.exit(130)

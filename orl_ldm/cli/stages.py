@@ -9,6 +9,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from orl_ldm.buffer import local_folder
 from orl_ldm.cli.environment import InterruptedByUser
 from orl_ldm.cli.progress import episodes_bar, methods_bar
 from orl_ldm.config import build, digest, override, read_toml
@@ -28,9 +29,8 @@ def collect(name: str, settings: Sequence[str], console: Console) -> None:
     from orl_ldm.diffusion.ldm import open_ldm
 
     ldm = open_ldm(pipeline.ldm)
-    weights = pipeline.train.reward_weights()
     with episodes_bar("collect", console) as advance:
-        result = run(pipeline.collect, pipeline.data, pipeline.sampler, ldm, weights, advance)
+        result = run(pipeline.collect, pipeline.data, pipeline.sampler, ldm, advance)
     resumed = f" ({result.resumed} of {result.units} shards were there already)" if result.resumed else ""
     say(console, f"{result.episodes} episodes of {result.behavior} in {result.url}{resumed}")
 
@@ -40,7 +40,7 @@ def train(name: str, settings: Sequence[str], console: Console) -> None:
     pipeline = load_pipeline(name, settings)
     pipeline.train.reward_weights()  # an unknown setting is an error before any work
     for buffer in pipeline.train.buffers:
-        if "://" not in buffer and not Path(buffer).is_dir():
+        if (place := local_folder(buffer)) and not place.is_dir():
             raise UserError(
                 f"there is no buffer {buffer!r} yet: collect it first (make collect PIPELINE={pipeline.name}, or "
                 f"orl-ldm collect {name}), or name others with --set train.buffers"

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from orl_ldm.actions import ACTIONS
 from orl_ldm.buffer import BufferWriter, Header
 from orl_ldm.buffer import ImageRef as LoggedImage
-from orl_ldm.buffer.gaps import range_name
+from orl_ldm.buffer.coverage import range_name
 from orl_ldm.collect.config import CollectConfig
 from orl_ldm.config import digest
 from orl_ldm.diffusion.config import SamplerConfig
@@ -28,9 +28,9 @@ from orl_ldm.errors import UserError
 from orl_ldm.images.config import DataConfig
 from orl_ldm.images.pairs import Batch, load_pairs
 from orl_ldm.images.sources import ImageRef, open_images
-from orl_ldm.metrics import Metrics
+from orl_ldm.metrics import Metrics, episode_terms
 from orl_ldm.policy import BroadPolicy, Explorer, Policy, open_policy
-from orl_ldm.reward import TERMS, Weights, compose
+from orl_ldm.reward import TERMS
 from orl_ldm.streams import stable_id
 
 #: The versions that a reader may want to know; they do not decide whether shards belong together.
@@ -66,25 +66,24 @@ def collect(
     data: DataConfig,
     sampler: SamplerConfig,
     ldm: LDM,
-    weights: Weights,
     advance: Callable[[int, int], None] = lambda done, total: None,
 ) -> Collection:
     """Roll out every unit that is not published yet, and publish it.
 
-    `advance(done, total)` hears of episodes. Rewards of one unit are computed, and its shard is written, while the next
-    unit is being denoised. Raises UserError when images, LDM or policy do not fit, or what is there already could
-    not be read together with new shards; what was published before stays.
+    `advance(done, total)` hears of episodes. Terms of one unit are computed, and its shard is written, while the next
+    unit is being denoised. Raises UserError, before any work, when images, LDM or policy do not fit, when shards that
+    are there already could not be read together with new ones, and when the buffer cannot be written to.
     """
     ldm.require(data.size, data.scale)
     refs = open_images(data.source, data.train_split, data.classes, config.images, data.seed, data.image_column)
     policy, behavior_id = behavior(config)
-    # What the numbers of any image depend on; the weights of the reward are told apart by the header.
+    # What the numbers of any image depend on.
     columns = (data.image_column,) if data.image_column else ()
     pairs = (data.source, data.train_split, data.size, data.scale, data.degradation, data.seed, *columns)
     shared = digest(pairs, asdict(sampler), ldm.digest, str(ldm.dtype))
     unit = (behavior_id, config.seed, config.rollouts, config.first_rollout, config.unit_images)
     identity = digest(shared, [ref.name for ref in refs], *unit)
-    header = _header(shared, ldm, behavior_id, config, sampler, weights)
+    header = _header(shared, ldm, behavior_id, config, sampler, data.degradation)
     writer = BufferWriter(config.out, header, config.codec)
     units = {
         range_name(identity[:12], start, min(start + config.unit_images, len(refs)), len(refs)): refs[
@@ -94,16 +93,17 @@ def collect(
     }
     published = writer.published() & set(units)
     try:
-        writer.require_company(identity[:12] if config.alone else "")
+        writer.require_compatible(identity[:12] if config.alone else "")
     except UserError as error:
         raise UserError(
             f"{error}: --set collect.out=..., or --set name=... for folders of its own. (`pipeline_digest` is of the "
-            "images' source, split, size, scale, degradation and seed, the sampler's settings and the LDM. For another "
-            "reward of the same episodes there is no need to collect: train composes rewards anew)"
+            "images' source, split, size, scale, degradation and seed, the sampler's settings and the LDM)"
         ) from None
     total = sum(map(len, units.values())) * config.rollouts
     done = sum(len(units[name]) for name in published) * config.rollouts
     advance(done, total)
+    if len(published) < len(units):
+        writer.check_writable()
     metrics = Metrics(device=ldm.device)
     waiting: Future[int] | None = None
     with ThreadPoolExecutor(max_workers=1) as scorer:
@@ -154,8 +154,8 @@ def _publish(
     header: Header,
 ) -> int:
     """Score a unit's episodes and write its shard; returns their number."""
-    quality = metrics(rollout.images, batch.hr.to(rollout.images.device)).cpu().numpy()
-    terms = np.column_stack([quality, rollout.nfe, rollout.seconds]).astype(np.float32)
+    quality = metrics(rollout.images, batch.hr.to(rollout.images.device))
+    terms = episode_terms(quality, rollout.nfe, rollout.seconds).astype(np.float32)
     columns = to_columns(rollout, terms, batch.refs, rollouts, header)
     writer.write(name, columns, [LoggedImage(ref.image_id, ref.name, ref.scene) for ref in images])
     return len(batch.refs)
@@ -164,13 +164,11 @@ def _publish(
 def to_columns(
     rollout: Rollout, terms: npt.NDArray[np.float32], refs: Sequence[ImageRef], rollouts: Sequence[int], header: Header
 ) -> dict[str, npt.NDArray[Any]]:
-    """The buffer's columns of B episodes with raw terms (B, 5)."""
+    """The buffer's columns of B episodes with raw terms (B, T)."""
     rows = len(rollout.slot)
     last = np.append(rollout.slot[1:] != rollout.slot[:-1], True)
-    values = np.zeros((rows, len(TERMS)), dtype=np.float32)
-    values[last] = terms
-    rewards = np.zeros(rows, dtype=np.float32)
-    rewards[last] = compose(terms, header.reward_weights, header.nfe_max)
+    of_rows = np.zeros((rows, len(TERMS)), dtype=np.float32)
+    of_rows[last] = terms
     episodes = [
         stable_id(f"{header.behavior_id}/{header.seed}/{ref.name}/{number}")
         for ref, number in zip(refs, rollouts, strict=True)
@@ -179,28 +177,26 @@ def to_columns(
         "observations": rollout.observations,
         "actions": rollout.actions,
         "log_probs": rollout.log_probs,
-        "rewards": rewards,
         "terminals": last,
-        "timeouts": np.zeros(rows, dtype=bool),
-        "values": values,
-        "potentials": np.zeros(rows, dtype=np.float32),
+        "terms": of_rows,
         "episode_id": np.array(episodes, dtype=np.int64)[rollout.slot],
         "image_id": np.array([ref.image_id for ref in refs], dtype=np.int64)[rollout.slot],
     }
 
 
 def _header(
-    shared: str, ldm: LDM, behavior_id: str, config: CollectConfig, sampler: SamplerConfig, weights: Weights
+    shared: str, ldm: LDM, behavior_id: str, config: CollectConfig, sampler: SamplerConfig, degradation: str
 ) -> Header:
     return Header(
         **{name: getattr(spec(), name) for name in ("feature_names", "action_names", "action_low", "action_high")},
         term_names=tuple(TERMS),
         nfe_max=sampler.nfe_max,
+        sampler=asdict(sampler),
+        degradation=degradation,
         pipeline_digest=shared,
         ldm_id=ldm.ldm_id,
         ldm_digest=ldm.digest,
         behavior_id=behavior_id,
         seed=config.seed,
         packages={"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
-        reward_weights=weights,
     )

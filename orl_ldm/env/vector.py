@@ -23,7 +23,7 @@ from orl_ldm.env.features import observe
 from orl_ldm.env.spaces import decide, spec
 from orl_ldm.errors import UserError
 from orl_ldm.images.pairs import Batch
-from orl_ldm.metrics import Metrics
+from orl_ldm.metrics import Metrics, episode_terms
 from orl_ldm.reward import SETTINGS, Weights, compose
 from orl_ldm.streams import stable_id
 
@@ -37,7 +37,7 @@ class SteeringVectorEnv(VectorEnv[Any, Any, Any]):
     Observations float32 (B, F) named by `spec().feature_names`; actions float32 (B, A) within its bounds; the reward is
     0 until the episode's last step. Episodes terminate (they are never truncated: the NFE budget is part of the
     process). An environment that has ended is reset by its next step, whose action is ignored and whose reward is 0
-    (Gymnasium's next-step autoreset). `infos["terms"]` holds the raw reward terms (B, 5) of the episodes that ended.
+    (Gymnasium's next-step autoreset). `infos["terms"]` holds the raw reward terms (B, T) of the episodes that ended.
     """
 
     def __init__(
@@ -123,10 +123,9 @@ class SteeringVectorEnv(VectorEnv[Any, Any, Any]):
         self._ended = np.where(which, False, self._ended)
 
     def _terms(self, finished: State, output: Tensor) -> npt.NDArray[np.float64]:
-        """Raw reward terms (n, 5) of finished episodes; seconds are not measured here."""
-        quality = self.metrics(output, self.images.hr[finished.slot.cpu()].to(output.device)).cpu()
-        cost = torch.stack([finished.nfe.cpu().float(), torch.zeros(len(finished))], dim=-1)
-        return torch.cat([quality, cost], dim=-1).double().numpy()
+        """Raw reward terms (n, T) of finished episodes; seconds are not measured here."""
+        quality = self.metrics(output, self.images.hr[finished.slot.cpu()].to(output.device))
+        return episode_terms(quality, finished.nfe.cpu().numpy(), 0.0)
 
     def _observations(self) -> Floats:
         assert self._state is not None

@@ -15,6 +15,7 @@ from orl_ldm.images.config import DataConfig
 from orl_ldm.images.pairs import centre_crop
 from orl_ldm.images.resample import to_pixels
 from orl_ldm.images.sources import ImageRef
+from orl_ldm.metrics import METRICS
 
 #: Which columns are shown, in order, by role; the HR image comes last.
 COLUMNS = ("bicubic", "alone", "fixed", "steered")
@@ -42,13 +43,13 @@ def write_examples(
         for role in COLUMNS:
             score: Scored = scores[role]
             write_bytes(place / f"{role}.png", to_png(score.pixels[i]))
-            psnr, _, lpips = (float(v) for v in score.quality[i])
+            quality = dict(zip(METRICS, map(float, score.quality[i]), strict=True))
             columns.append(
                 {
                     "label": names[role],
                     "file": f"{_slug(scene)}/{role}.png",
-                    "psnr": psnr,
-                    "lpips": lpips,
+                    "psnr": quality["psnr"],
+                    "lpips": quality["lpips"],
                     "nfe": int(score.nfe[i]),
                 }
             )

@@ -19,7 +19,7 @@ from orl_ldm.diffusion.ldm import LDM
 from orl_ldm.diffusion.sampler import Controller, Decision, State, sample
 from orl_ldm.env.spaces import decide, executed
 from orl_ldm.images.pairs import Batch
-from orl_ldm.metrics import Metrics
+from orl_ldm.metrics import Metrics, episode_terms
 from orl_ldm.reward import Weights, compose
 
 Floats = npt.NDArray[np.float64]
@@ -103,9 +103,8 @@ def search(
     def play(values: Floats) -> float:
         controller = FixedSchedule.of_unit(values).controller()
         result = sample(ldm, images.lr, ids, [0] * len(ids), controller, sampler, seed)
-        quality = metrics(result.images, target).cpu().numpy()
-        cost = np.column_stack([result.nfe.cpu().numpy(), np.zeros(len(ids))])
-        return float(compose(np.column_stack([quality, cost]), weights, sampler.nfe_max).mean())
+        terms = episode_terms(metrics(result.images, target), result.nfe.cpu().numpy(), 0.0)
+        return float(compose(terms, weights, sampler.nfe_max).mean())
 
     def reward(values: Floats) -> float:
         return remembered(lambda: play(values))

@@ -19,7 +19,7 @@ from orl_ldm.files import write_bytes
 from orl_ldm.images.config import DataConfig
 from orl_ldm.images.pairs import Batch, load_pairs
 from orl_ldm.images.sources import ImageRef
-from orl_ldm.metrics import CONTRACT, Metrics
+from orl_ldm.metrics import CONTRACT, METRICS, Metrics, episode_terms
 from orl_ldm.reward import SETTINGS, TERMS, Weights, compose
 
 Advance = Callable[[str, int, int], None]
@@ -32,7 +32,7 @@ VERSION = 2
 class Scores:
     """One method on all images, in their order."""
 
-    quality: npt.NDArray[np.float32]  # (N, 3) PSNR, SSIM, LPIPS
+    quality: npt.NDArray[np.float32]  # (N, M) in the order of METRICS
     nfe: npt.NDArray[np.int64]  # (N,)
     seconds: npt.NDArray[np.float64]  # (N,)
     pixels: npt.NDArray[np.uint8]  # (N, H, W, 3)
@@ -68,7 +68,7 @@ class Runner:
     def _part(self, method: m.Method, start: int) -> dict[str, npt.NDArray[Any]]:
         refs = self.refs[start : start + self.batch_size]
         names, ldm = [ref.name for ref in refs], (self.ldm.digest, str(self.ldm.dtype))
-        key = digest(VERSION, method.key, ldm, asdict(self.data), names, CONTRACT)
+        key = digest(VERSION, method.key, ldm, asdict(self.data), names, CONTRACT, list(METRICS))
         path = self.folder / f"{key[:24]}.npz"
         if path.exists():
             with np.load(path, allow_pickle=False) as kept:
@@ -106,7 +106,7 @@ def per_image(
     """One row per (method, input kind, image), of scores by (method, input kind)."""
     frames = []
     for (name, kind), score in scores.items():
-        terms = np.column_stack([score.quality, score.nfe, score.seconds])
+        terms = episode_terms(torch.from_numpy(score.quality), score.nfe, score.seconds)
         frame = pd.DataFrame(terms, columns=list(TERMS))
         facts = {"method": name, "input": kind, "image": [r.name for r in refs], "scene": [r.scene for r in refs]}
         for place, (column, value) in enumerate(facts.items()):

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from orl_ldm.buffer import Header, Transitions, memory, read
+from orl_ldm.buffer import Header, Transitions, local_folder, mapped_arrays, read
 from orl_ldm.errors import UserError
 from orl_ldm.learn.config import RunConfig
 from orl_ldm.learn.map_batched import BLOCK
@@ -62,7 +62,7 @@ class Dataset:
 def load(run: RunConfig, device: torch.device) -> tuple[Dataset, Transitions]:
     """Read the buffers of a run. Raises UserError when one is missing, or too small to learn from."""
     for url in run.buffers:
-        if "://" not in url and not Path(url).is_dir():
+        if (place := local_folder(url)) and not place.is_dir():
             raise UserError(f"there is no buffer {url!r}: run collect first (make collect, or orl-ldm collect)")
     transitions = read(run.buffers, memory_limit=run.memory_limit)
     if transitions.header.term_names != tuple(TERMS):
@@ -77,7 +77,7 @@ def prepare(transitions: Transitions, run: RunConfig, device: torch.device) -> D
     """Compose the reward and lay out everything that the learners need."""
     header, spec, weights = transitions.header, spec_of(transitions.header, run), run.reward_weights()
     starts, stops = transitions.episode_bounds.T  # (E,), (E,)
-    terms = transitions.values[stops - 1].astype(np.float64)  # (E, T)
+    terms = transitions.terms[stops - 1].astype(np.float64)  # (E, T)
     images = transitions.image_id[starts]  # (E,)
     reward = compose(terms, weights, header.nfe_max)  # (E,)
     baseline = leave_one_out(reward, images)  # (E,)
@@ -88,7 +88,7 @@ def prepare(transitions: Transitions, run: RunConfig, device: torch.device) -> D
     ends = torch.zeros(len(observations), dtype=torch.bool)
     ends[stops - 1] = True
     rows = torch.arange(len(observations))
-    folder = memory.folder_for(sum(column.nbytes for column in transitions.columns.values()), run.memory_limit)
+    folder = mapped_arrays.folder_for(sum(column.nbytes for column in transitions.columns.values()), run.memory_limit)
     widths = torch.tensor(spec.action_high) - torch.tensor(spec.action_low)
     data = Dataset(
         spec=spec,
@@ -150,7 +150,7 @@ def at_ends(values: Floats, ends: Tensor) -> Tensor:
 
 def gathered(source: Tensor, rows: Tensor, folder: Path | None) -> Tensor:
     """(B, F) rows (B,) of `source` (N, F), in memory or in a file below `folder`."""
-    result = torch.from_numpy(memory.empty((len(rows), *source.shape[1:]), np.float32, folder)).to(source.device)
+    result = torch.from_numpy(mapped_arrays.empty((len(rows), *source.shape[1:]), np.float32, folder)).to(source.device)
     for part, index in zip(torch.split(result, BLOCK), torch.split(rows, BLOCK), strict=True):
         torch.index_select(source, 0, index, out=part)
     return result

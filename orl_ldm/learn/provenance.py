@@ -39,6 +39,8 @@ def describe(config: TrainConfig, data: Dataset, transitions: Transitions, state
         "pipeline_digest": header.pipeline_digest,
         "behavior_id": header.behavior_id,
         "nfe_max": header.nfe_max,
+        "sampler": dict(header.sampler),
+        "degradation": header.degradation,
         "transitions": len(data),
         "episodes": len(data.starts),
         "images": len(np.unique(transitions.image_id)),

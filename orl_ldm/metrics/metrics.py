@@ -1,5 +1,9 @@
 """All three metrics of a batch at once."""
 
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -9,12 +13,23 @@ from orl_ldm.images.resample import to_8bit
 from orl_ldm.metrics.contract import SMALLEST_LPIPS, check_size
 from orl_ldm.metrics.lpips import Lpips
 from orl_ldm.metrics.pixels import psnr, ssim
+from orl_ldm.reward import TERMS
 
 CHUNK_PIXELS = 2**19  # pixels of small images that are scored at a time
 
+#: (output, target), each (B, 3, H, W) at 8-bit levels in [0, 1] -> (B,)
+Metric = Callable[[Tensor, Tensor], Tensor]
+
+#: Name of a reward term -> what makes its metric for a device. Terms of cost (`nfe`, `seconds`) are not here.
+METRICS: dict[str, Callable[[torch.device], Metric]] = {
+    "psnr": lambda device: psnr,
+    "ssim": lambda device: ssim,
+    "lpips": Lpips,
+}
+
 
 class Metrics:
-    """PSNR, SSIM and LPIPS of image pairs under the contract.
+    """The metrics of image pairs under the contract: PSNR, SSIM and LPIPS, and whatever else is in METRICS.
 
     Args:
         device: where they are computed; inputs are moved there.
@@ -25,7 +40,7 @@ class Metrics:
 
     def __init__(self, device: torch.device | str = "cpu") -> None:
         self.device = torch.device(device)
-        self._lpips = Lpips(self.device)
+        self._metrics = {name: make(self.device) for name, make in METRICS.items()}
 
     @torch.no_grad()
     def __call__(self, output: Tensor, target: Tensor) -> Tensor:
@@ -37,7 +52,7 @@ class Metrics:
             output, target: float (B, 3, H, W), RGB in [0, 1], on any device. Both are rounded to 8 bits first.
 
         Returns:
-            float32 (B, 3) on the metrics' device: PSNR in dB (at most 100), SSIM, LPIPS.
+            float32 (B, M) on the metrics' device, in the order of METRICS: PSNR in dB (at most 100), SSIM, LPIPS.
 
         Raises:
             UserError: shapes differ or are not RGB batches, the dtype is no float, values leave [0, 1] or are not
@@ -53,5 +68,12 @@ class Metrics:
         return torch.cat([self._score(to_8bit(a.to(self.device)), to_8bit(b.to(self.device))) for a, b in pairs])
 
     def _score(self, output: Tensor, target: Tensor) -> Tensor:
-        """(B, 3, H, W) twice -> (B, 3)."""
-        return torch.stack([psnr(output, target), ssim(output, target), self._lpips(output, target)], dim=1)
+        """(B, 3, H, W) twice -> (B, M)."""
+        return torch.stack([metric(output, target) for metric in self._metrics.values()], dim=1)
+
+
+def episode_terms(quality: Tensor, nfe: npt.NDArray[np.integer], seconds: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    """Raw reward terms (B, T) in the order of TERMS, of metrics (B, M), denoiser calls (B,) and seconds (B,) or ()."""
+    columns = dict(zip(METRICS, quality.cpu().double().numpy().T, strict=True))
+    columns |= {"nfe": nfe.astype(np.float64), "seconds": np.broadcast_to(np.asarray(seconds, np.float64), nfe.shape)}
+    return np.stack([columns[name] for name in TERMS], axis=1)

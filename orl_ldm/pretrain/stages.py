@@ -15,7 +15,7 @@ from orl_ldm.diffusion.sampler import ddim_controller, sample
 from orl_ldm.diffusion.schedule import add_noise, training_target
 from orl_ldm.images.degrade import low_resolution
 from orl_ldm.images.resample import to_8bit, upscale
-from orl_ldm.metrics import Metrics
+from orl_ldm.metrics import METRICS, Metrics
 from orl_ldm.pretrain.config import DenoiserConfig, FirstStageConfig
 from orl_ldm.pretrain.data import noise_of, spread
 
@@ -175,6 +175,6 @@ class DenoiserLoss(nn.Module):
 
 def _scores(title: str, output: Tensor, target: Tensor) -> dict[str, float]:
     """Mean PSNR in dB and LPIPS of images (N, 3, H, W) at 8-bit levels, under names that begin with the title."""
-    psnr, _, lpips = Metrics(device=target.device)(output, target).mean(0).tolist()
+    means = dict(zip(METRICS, Metrics(device=target.device)(output, target).mean(0).tolist(), strict=True))
     name = title.lower().replace(" ", "_")
-    return {f"{name}_psnr": psnr, f"{name}_lpips": lpips}
+    return {f"{name}_{metric}": means[metric] for metric in ("psnr", "lpips")}

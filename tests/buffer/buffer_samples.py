@@ -8,15 +8,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from orl_ldm.buffer import SCHEMA_VERSION, BufferWriter, Header, ImageRef, Sidecar, codec, schema, sidecar
-from orl_ldm.buffer.schema import CodecName, FieldSpec, Images
+from orl_ldm.buffer import BufferWriter, Header, ImageRef, Sidecar, codec, schema, sidecar
+from orl_ldm.buffer.schema import CodecName
+from orl_ldm.reward import TERMS
 
 HEADER = Header(
     feature_names=("t", "log_snr", "std"),
     action_names=("step", "eta"),
     action_low=(0.0, 0.0),
     action_high=(0.95, 1.0),
-    term_names=("psnr", "ssim", "seconds"),
+    term_names=tuple(TERMS),
     nfe_max=20,
     pipeline_digest="a" * 64,
     ldm_id="tiny",
@@ -24,7 +25,6 @@ HEADER = Header(
     behavior_id="uniform",
     seed=42,
     packages={"numpy": "2.0"},
-    reward_weights={"psnr": 0.4, "ssim": 0.3},
 )
 
 
@@ -36,18 +36,14 @@ def columns(
     rows = sum(lengths)
     ends = np.zeros(rows, dtype=np.bool_)
     ends[np.cumsum(lengths) - 1] = True
-    timeouts = ends & (rng.random(rows) < 0.5)
     ids = np.repeat(np.arange(first_episode, first_episode + len(lengths)), lengths)
     low, high = np.float32(header.action_low), np.float32(header.action_high)
     return {
         "observations": rng.normal(size=(rows, len(header.feature_names))).astype(np.float32),
         "actions": (low + (high - low) * rng.random((rows, len(header.action_names)))).astype(np.float32),
         "log_probs": rng.normal(size=rows).astype(np.float32),
-        "rewards": rng.normal(size=rows).astype(np.float32),
-        "terminals": ends & ~timeouts,
-        "timeouts": timeouts,
-        "values": (ends[:, None] * rng.random((rows, len(header.term_names)))).astype(np.float32),
-        "potentials": rng.normal(size=rows).astype(np.float32),
+        "terminals": ends,
+        "terms": (ends[:, None] * rng.random((rows, len(header.term_names)))).astype(np.float32),
         "episode_id": ids.astype(np.int64),
         "image_id": ids.astype(np.int64),
     }
@@ -67,27 +63,24 @@ def write(url: str | Path, unit: int, codec: CodecName = "hdf5", noise: int = 0,
     return BufferWriter(url, header, codec).write(name(unit), data, images(data))
 
 
-def encoded(codec_name: CodecName, data: Mapping[str, Any], fields: Sequence[FieldSpec]) -> dict[str, bytes]:
-    """The files of a shard, each in one piece."""
-    return {path: b"".join(pieces) for path, pieces in codec.encode(codec_name, data, fields).items()}
+def encoded(codec_name: CodecName, data: Mapping[str, Any]) -> dict[str, bytes]:
+    """The files of a shard."""
+    return dict(codec.encode(codec_name, data, schema.field_specs(HEADER)))
 
 
 def forge(folder: Path, unit: int, files: Mapping[str, bytes], codec_name: CodecName, **lies: Any) -> Sidecar:
     """Put files of any content into a buffer under a sidecar that matches them, but for `lies`."""
     honest = columns(unit)
-    digest, checksum = codec.hashed(codec.whole(files), codec.DIGESTS[SCHEMA_VERSION], codec.CHECKSUM)
     described = Sidecar(
-        schema=SCHEMA_VERSION,
         name=name(unit),
         codec=codec_name,
         header=HEADER,
-        rows=len(honest["rewards"]),
+        rows=len(honest["terminals"]),
         episodes=3,
         bytes=sum(map(len, files.values())),
-        digest=digest,
-        checksum=checksum,
+        digest=codec.digest(files),
         fields=schema.field_specs(HEADER),
-        images=Images.of(images(honest)),
+        images=tuple(images(honest)),
     )
     described = replace(described, **lies)
     for path, content in files.items():

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from buffer_samples import HEADER, columns, images, name, write
+from buffer_samples import HEADER, columns, name, write
 
-from orl_ldm.buffer import BufferWriter, local, read, verify
+from orl_ldm.buffer import BufferWriter, read, verify
+from orl_ldm.buffer.local_store import Entry, LocalStore
 from orl_ldm.buffer.schema import CodecName
-from orl_ldm.buffer.store import Entry, Store
 from orl_ldm.errors import UserError
 
 UNITS = range(0, 45, 3)
@@ -216,8 +216,9 @@ def test_at_every_single_step_a_shard_is_whole_or_not_there(tmp_path: Path, code
 
 
 def test_what_a_living_writer_stages_is_not_swept_away(tmp_path: Path) -> None:
-    with local.staging(tmp_path, name(0)) as stage:
-        local.sweep(tmp_path, name(0))
+    store = LocalStore("x", tmp_path)
+    with store.staging(name(0)) as stage:
+        store.sweep(name(0))
         assert stage.exists()
         write(tmp_path, 0)
         assert stage.exists()
@@ -244,15 +245,15 @@ def test_a_shard_published_while_a_reader_lists_the_folder_is_not_taken_for_bad(
 ) -> None:
     """The listing that a reader gets may have passed the place of the data before they came, but not the sidecar's."""
     write(tmp_path, 0)
-    original, late = Store.entries, write(tmp_path / "elsewhere", 3)
+    original, late = LocalStore.entries, write(tmp_path / "elsewhere", 3)
 
-    def entries(store: Store) -> dict[str, Entry] | None:
+    def entries(store: LocalStore) -> dict[str, Entry] | None:
         found = original(store)
         for path in (tmp_path / "elsewhere").glob("*"):
             path.rename(tmp_path / path.name)
         return found if found is None or late.data not in found else {k: v for k, v in found.items() if k != late.data}
 
-    monkeypatch.setattr(Store, "entries", entries)
+    monkeypatch.setattr(LocalStore, "entries", entries)
     buffer = read(tmp_path)
     assert buffer.shards == (name(0),) and not buffer.quarantined
 
@@ -303,18 +304,3 @@ def test_a_full_disk_leaves_the_published_shards_and_nothing_else(small_disk: Pa
             published.append(name(unit))
     assert published and read(small_disk, strict=True).shards == tuple(published)
     assert verify(small_disk) == []
-
-
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_folder_without_the_right_to_write(tmp_path: Path) -> None:
-    tmp_path.chmod(0o500)
-    with pytest.raises(UserError, match=r"cannot write shard .* Permission denied"):
-        write(tmp_path, 0)
-
-
-def test_a_file_where_the_buffer_should_be(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("x")
-    data = columns()
-    with pytest.raises(UserError, match=f"cannot write shard {name(0)}"):
-        BufferWriter(tmp_path / "file", HEADER).write(name(0), data, images(data))
-    assert (tmp_path / "file").read_text() == "x"

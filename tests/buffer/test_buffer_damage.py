@@ -10,8 +10,8 @@ import pytest
 from buffer_samples import columns, data_files, encoded, name, write
 
 from orl_ldm.buffer import SCHEMA_VERSION, codec, read, schema, sidecar, verify
+from orl_ldm.buffer.local_store import LocalStore
 from orl_ldm.buffer.schema import CodecName, ShardError
-from orl_ldm.buffer.store import Store
 from orl_ldm.errors import UserError
 
 BOTH = pytest.mark.parametrize("codec_name", ["hdf5", "zarr"])
@@ -54,7 +54,7 @@ def test_damaged_data_are_always_detected(
 
 
 def test_every_bit_of_a_sidecar_counts() -> None:
-    described = replace(write("memory://seal", 0), images=schema.Images((), (), ()))
+    described = replace(write("memory://seal", 0), images=())
     content = sidecar.dumps(described)
     assert sidecar.loads(content, name(0)) == described
     for damaged in [*flips(content, len(content)), *cuts(content, len(content)), content + b" ", b" " + content]:
@@ -155,15 +155,18 @@ def test_a_good_copy_elsewhere_makes_up_for_a_bad_one(tmp_path: Path) -> None:
 def test_another_schema_version_is_named_with_what_to_do(tmp_path: Path) -> None:
     write(tmp_path, 0), write(tmp_path, 3)
     path = tmp_path / f"{name(0)}.json"
-    path.write_text(path.read_text().replace(f'"schema": {SCHEMA_VERSION}', '"schema": 99'))
-    assert_only_first_is_bad(tmp_path, "is in schema 99 but this version reads schema 1, 2, 3: read it with the")
-    with pytest.raises(UserError, match=r"is in schema 99 .* write to another folder"):
-        write(tmp_path, 0)  # it may be sound: it is not overwritten
+    content = path.read_text()
+    for schema_version in (1, 3, 5, 99):
+        path.write_text(content.replace(f'"schema": {SCHEMA_VERSION}', f'"schema": {schema_version}'))
+        sentence = f"is in schema {schema_version} but this version reads schema {SCHEMA_VERSION}: read it with the"
+        assert_only_first_is_bad(tmp_path, sentence)
+        with pytest.raises(UserError, match=rf"is in schema {schema_version} .* write to another folder"):
+            write(tmp_path, 0)  # it may be sound: it is not overwritten
 
 
 def test_zarr_finds_damage_even_when_the_digest_is_recomputed() -> None:
     fields = schema.field_specs(write("memory://crc", 0).header)
-    files = encoded("zarr", columns(), fields)
+    files = encoded("zarr", columns())
     path = "observations/c/0/0"
     for damaged in flips(files[path], 20):
         with pytest.raises(ShardError, match="cannot be parsed as zarr"):
@@ -175,12 +178,12 @@ def test_sizes_are_checked_before_anything_is_fetched(tmp_path: Path, monkeypatc
     with (tmp_path / described.data).open("ab") as file:
         file.truncate(2**40)  # a sparse file of a terabyte
     fetched: list[str] = []
-    original = Store.read
+    original = LocalStore.read
 
-    def noting(store: Store, paths: Sequence[str]) -> dict[str, bytes]:
+    def noting(store: LocalStore, paths: Sequence[str]) -> dict[str, bytes]:
         fetched.extend(paths)
         return original(store, paths)
 
-    monkeypatch.setattr(Store, "read", noting)
+    monkeypatch.setattr(LocalStore, "read", noting)
     assert_only_first_is_bad(tmp_path, f"has {2**40} bytes of data where {described.bytes} are declared")
     assert described.data not in fetched

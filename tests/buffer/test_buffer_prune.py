@@ -5,12 +5,13 @@ import time
 import uuid
 from pathlib import Path
 
+import fsspec
 import pytest
 from buffer_samples import name, write
 
-from orl_ldm.buffer import SCHEMA_VERSION, local, read, verify
+from orl_ldm.buffer import SCHEMA_VERSION, read, verify
+from orl_ldm.buffer.local_store import LocalStore
 from orl_ldm.buffer.prune import Waste, prune
-from orl_ldm.buffer.store import Store
 from orl_ldm.errors import UserError
 
 HOUR = 3600.0
@@ -29,7 +30,8 @@ def test_leftovers_go_and_published_shards_stay(tmp_path: Path) -> None:
     stale.mkdir()
     (stale / "half").write_text("half")
     (tmp_path / "README").write_text("mine")
-    with local.staging(tmp_path, name(12)) as living:
+    (tmp_path / "mine.h5").write_text("mine")
+    with LocalStore("x", tmp_path).staging(name(12)) as living:
         assert removed(prune(tmp_path, HOUR)) == [stale.name]  # the others' writers may live
         assert removed(prune(tmp_path, 0, dry_run=True)) == [orphan.data for orphan in orphans]
         assert (tmp_path / orphans[0].data).exists()
@@ -38,7 +40,7 @@ def test_leftovers_go_and_published_shards_stay(tmp_path: Path) -> None:
         assert {waste.entry for waste in told} == {living.name, *(orphan.data for orphan in orphans)}
         assert living.exists()
     assert verify(tmp_path) == [] and read(tmp_path, strict=True).shards == (name(0),)
-    assert (tmp_path / "README").read_text() == "mine"
+    assert (tmp_path / "README").read_text() == (tmp_path / "mine.h5").read_text() == "mine"
 
 
 def test_age_is_that_of_the_newest_file(tmp_path: Path) -> None:
@@ -56,10 +58,9 @@ def test_age_is_that_of_the_newest_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize("place", ["folder", "memory"])
 def test_quarantined_shards_go_only_when_asked_and_never_those_of_another_schema(tmp_path: Path, place: str) -> None:
     url = str(tmp_path) if place == "folder" else f"memory://{uuid.uuid4().hex}/buffer"
-    store = Store(url)
     cut, damaged, foreign = (write(url, unit) for unit in (0, 3, 6))
     write(url, 9)
-    fs, root = store._fs, store._root
+    fs, root = fsspec.core.url_to_fs(url)
     fs.pipe_file(f"{root}/{cut.data}", b"x")
     fs.pipe_file(f"{root}/{damaged.name}.json", b"{")
     later = fs.cat_file(f"{root}/{foreign.name}.json").replace(b'"schema": %d' % SCHEMA_VERSION, b'"schema": 99')

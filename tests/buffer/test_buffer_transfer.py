@@ -1,7 +1,6 @@
 """Shards that travel: whole and sound, once, wherever they are stopped."""
 
 import contextlib
-import json
 import sys
 import threading
 import time
@@ -17,12 +16,10 @@ from buffer_samples import HEADER, columns, data_files, images, name, write
 from fsspec.implementations.memory import MemoryFileSystem
 from test_buffer_crashes import small_disk  # noqa: F401  # a fixture
 
-from orl_ldm.buffer import SCHEMA_VERSION, BufferWriter, ImageRef, read, signing, store, verify
-from orl_ldm.buffer.convert import convert
+from orl_ldm.buffer import SCHEMA_VERSION, BufferWriter, ImageRef, read, remote_store, sidecar, verify
 from orl_ldm.buffer.prune import prune
 from orl_ldm.buffer.schema import CodecName
-from orl_ldm.buffer.summary import summarize
-from orl_ldm.buffer.transfer import transfer
+from orl_ldm.buffer.transfer import convert, transfer
 from orl_ldm.errors import UserError
 
 BOTH = pytest.mark.parametrize("codec_name", ["hdf5", "zarr"])
@@ -30,7 +27,7 @@ BOTH = pytest.mark.parametrize("codec_name", ["hdf5", "zarr"])
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store, "PAUSES", (0.001, 0.001))
+    monkeypatch.setattr(remote_store, "PAUSES", (0.001, 0.001))
 
 
 def memory_url() -> str:
@@ -92,7 +89,7 @@ def test_buffers_join_if_a_reader_would_read_them_together(tmp_path: Path) -> No
     joined = transfer([tmp_path / "a", tmp_path / "b"], tmp_path / "all")
     assert joined.copied == (name(0), name(3)) and verify(tmp_path / "all") == []
     rows = read(tmp_path / "all")
-    np.testing.assert_array_equal(rows.rewards, np.concatenate([columns(unit)["rewards"] for unit in (0, 3)]))
+    np.testing.assert_array_equal(rows.log_probs, np.concatenate([columns(unit)["log_probs"] for unit in (0, 3)]))
     assert len(rows.episode_bounds) == 6
 
 
@@ -167,7 +164,7 @@ def test_a_full_disk_keeps_what_arrived_and_the_same_call_goes_on(
         write(tmp_path / "a", unit)
     room = small_disk / "something else"
     room.write_bytes(bytes(2**15))
-    with pytest.raises(UserError, match=r"cannot copy shard .*: No space left on device; what arrived is kept"):
+    with pytest.raises(UserError, match=r"cannot copy shard .*: No space left on device; shards that arrived are kept"):
         transfer([tmp_path / "a"], small_disk / "b")
     arrived = set(read(small_disk / "b", strict=True).shards)
     assert not list((small_disk / "b").glob(".tmp-*"))
@@ -181,9 +178,9 @@ def test_a_full_disk_keeps_what_arrived_and_the_same_call_goes_on(
 def test_signed_shards_are_neither_replaced_nor_pruned_by_who_has_another_key(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str
 ) -> None:
-    monkeypatch.setenv(signing.VARIABLE, "the key of the team")
+    monkeypatch.setenv(sidecar.KEY_VARIABLE, "the key of the team")
     write(tmp_path / "theirs", 0)
-    monkeypatch.setenv(signing.VARIABLE, key)
+    monkeypatch.setenv(sidecar.KEY_VARIABLE, key)
     write(tmp_path / "mine", 0, noise=1)
     before = contents(tmp_path / "theirs")
     if key:
@@ -195,17 +192,6 @@ def test_signed_shards_are_neither_replaced_nor_pruned_by_who_has_another_key(
         assert transfer([tmp_path / "theirs"], tmp_path / "new").copied == (name(0),)
         assert contents(tmp_path / "new") == before  # its signature travels with it
     assert contents(tmp_path / "theirs") == before
-
-
-def test_shards_of_schema_1_travel_as_they_are_and_are_converted_to_the_present_one(tmp_path: Path) -> None:
-    old = Path(__file__).parent / "schema1"
-    transfer([old], tmp_path / "copy")
-    assert contents(tmp_path / "copy") == contents(old)
-    convert(old, tmp_path / "new", "hdf5")
-    for key, column in read(old).columns.items():
-        np.testing.assert_array_equal(read(tmp_path / "new", strict=True).columns[key], column)
-    schemas = {json.loads(path.read_text())["schema"] for path in (tmp_path / "new").glob("*.json")}
-    assert schemas == {SCHEMA_VERSION}
 
 
 class Flaky(MemoryFileSystem):  # type: ignore[misc]
@@ -306,7 +292,7 @@ def test_a_store_that_goes_away_is_not_taken_for_damage(
         return bytes(answer(self, path, **options))
 
     monkeypatch.setattr(Flaky, "cat_file", answer_at_first)
-    for use in (read, verify, summarize, lambda url: prune(url, 0, quarantined=True)):
+    for use in (read, verify, lambda url: prune(url, 0, quarantined=True)):
         left = answers
         with pytest.raises(UserError, match=rf"{url} does not answer \(the store went away\); try again"):
             use(url)

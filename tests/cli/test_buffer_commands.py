@@ -15,6 +15,7 @@ from rich.filesize import decimal
 
 from orl_ldm.buffer import read
 from orl_ldm.cli.main import app, main
+from orl_ldm.reward import SETTINGS, compose
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "buffer"))
 samples = importlib.import_module("buffer_samples")
@@ -46,7 +47,7 @@ def buffer(tmp_path: Path) -> Path:
 
 def size(buffer: Path) -> str:
     """Of all data, as the sidecars declare it."""
-    return decimal(sum(json.loads(path.read_text())["bytes"] for path in buffer.glob("*.json")))
+    return decimal(sum(json.loads(path.read_text())["shard"]["bytes"] for path in buffer.glob("*.json")))
 
 
 def test_ls_shows_every_shard_and_names_bad_sidecars(buffer: Path, run: Run) -> None:
@@ -56,27 +57,22 @@ def test_ls_shows_every_shard_and_names_bad_sidecars(buffer: Path, run: Run) -> 
     one, other = (next(buffer.glob(f"{name(unit)}*.h5")).stat().st_size for unit in (0, 6))
     assert f"{name(0)} 6 3 {decimal(one)} hdf5 uniform" in printed
     assert f"{name(6)} 6 3 {decimal(other)} hdf5 policy-1" in printed
-    assert "not JSON" in printed and f"3 shards 12 6 {decimal(one + other)}" in printed
+    assert "damaged or edited" in printed and f"3 shards 12 6 {decimal(one + other)}" in printed
 
 
 def test_info_sums_up(buffer: Path, run: Run) -> None:
-    rewards = read(buffer)
-    status, printed = run("info", buffer)
-    assert status == 0
-    for fact in (
-        f"shards 3 ({size(buffer)})",
-        "transitions 18",
-        f"episodes 9, {rewards.timeouts.sum()} of them cut off",
-        "forest 9",
-        "uniform 42 6",
-        "policy-1 42 3",
-        "0.4 psnr + 0.3 ssim",
-    ):
-        assert fact in printed
-    totals = sorted(rewards.rewards[start:stop].astype(float).sum() for start, stop in rewards.episode_bounds)
-    for number in (sum(totals) / 9, totals[0], totals[4], totals[-1]):
-        assert f"{number:.4g}" in printed.partition("per episode")[2]
-    assert "█" in printed.partition("reward from")[2]
+    found = read(buffer)
+    settings = {"balanced": "0.2 psnr + 0.2 ssim + 0.5 lpips + 0.1 nfe", "paper": "0.4 psnr + 0.3 ssim + 0.2 lpips"}
+    for prefer, weights in settings.items():
+        status, printed = run("info", buffer, *(["--prefer", prefer] if prefer != "balanced" else []))
+        assert status == 0
+        for fact in ("shards 3", "transitions 18", "episodes 9", "forest 9", "uniform 42 6", "policy-1 42 3", weights):
+            assert fact in printed
+        rewards = sorted(compose(found.terms[found.terminals], SETTINGS[prefer], HEADER.nfe_max))
+        for number in (sum(rewards) / 9, rewards[0], rewards[4], rewards[-1]):
+            assert f"{number:.4g}" in printed.partition("per episode")[2]
+        assert "█" in printed.partition("reward from")[2]
+    assert run("info", buffer, "--prefer", "cheap")[0] == 2
     assert run("info", buffer.parent)[0] == 2
 
 
@@ -128,8 +124,25 @@ def test_prune_says_what_goes_and_export_what_came(tmp_path: Path, buffer: Path,
     assert run("export", buffer, out, "--format", "parquet") == (0, f"12 transitions in 6 episodes in {out}")
     assert run("export", buffer, out, "--format", "parquet")[0] == 2
     next(buffer.glob(f"{name(0)}*.h5")).write_bytes(b"x")
-    status, printed = run("export", buffer, tmp_path / "rest.parquet", "--format", "parquet")
+    arguments = (buffer, tmp_path / "rest.parquet", "--format", "parquet", "--prefer", "speed=1")
+    status, printed = run("export", *arguments)
     assert status == 1 and f"left out: shard {name(0)}" in printed and "6 transitions in 3 episodes" in printed
+
+
+def test_every_command_takes_a_local_path_as_it_is(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for path in ("x::y/buf", "[best] #1/50%", "机场"):
+        write(path, 0)
+        for command in ("ls", "info", "verify", "prune"):
+            status, printed = run(command, path)
+            assert status == 0 and (path in printed or command == "prune")
+        for command in (("push", path, f"{path}-1"), ("pull", path, f"{path}-2"), ("merge", path, f"{path}-3")):
+            status, printed = run(*command)
+            assert status == 0 and f"1 shards ({size(tmp_path / path)}) in {command[-1]}" in printed
+        assert run("convert", path, f"{path}-4", "--codec", "zarr")[0] == 0
+        assert run("export", path, f"{path}.parquet", "--format", "parquet")[0] == 0
+        assert all((tmp_path / f"{path}-{number}" / f"{name(0)}.json").is_file() for number in range(1, 5))
+        assert (tmp_path / f"{path}.parquet").is_file()
 
 
 def test_an_interrupted_push_goes_on(tmp_path: Path) -> None:

@@ -117,10 +117,9 @@ def test_a_collection_keeps_out_of_a_buffer_that_it_does_not_fit(
     status, printed = call("collect", "demo", *settings, "--set", "sampler.t_floor=0.02", capsys=capsys)
     assert status == 2
     assert "could not be read together: its pipeline_digest" in printed and "--set collect.out=..." in printed
-    status, printed = call("collect", "demo", *settings, "--set", "train.setting=perceptual", capsys=capsys)
-    assert (status, "its reward_weights is" in printed, "no need to collect" in printed) == (2, True, True)
-    again = call("collect", "demo", *settings, "--set", "data.test_split=other", capsys=capsys)[1]
-    assert "1 of 1 shards were there already" in again
+    for other in ("data.test_split=other", "train.setting=perceptual"):
+        again = call("collect", "demo", *settings, "--set", other, capsys=capsys)[1]
+        assert "1 of 1 shards were there already" in again
     assert sorted((tmp_path / "buffer").iterdir()) == there
 
 

@@ -13,7 +13,8 @@ import pytest
 
 from orl_ldm.buffer import Transitions, read
 from orl_ldm.buffer.selection import Selection
-from orl_ldm.buffer.summary import summarize
+from orl_ldm.buffer.verification import verify
+from orl_ldm.collect import collector
 from orl_ldm.collect.collector import collect
 from orl_ldm.collect.config import CollectConfig
 from orl_ldm.diffusion.config import SamplerConfig
@@ -27,21 +28,20 @@ from orl_ldm.reward import SETTINGS, TERMS, compose
 
 CONFIG = CollectConfig(images=12, rollouts=2, unit_images=1)
 SAMPLER = SamplerConfig(nfe_max=4)
-WEIGHTS = SETTINGS["paper"]
 
 
 def run(folder: Path, ldm: LDM, data: DataConfig, config: CollectConfig = CONFIG) -> Transitions:
-    collect(replace(config, out=str(folder)), data, SAMPLER, ldm, WEIGHTS)
+    collect(replace(config, out=str(folder)), data, SAMPLER, ldm)
     return read(folder)
 
 
 def same_episodes(a: Transitions, b: Transitions) -> None:
     """Equal in everything but the measured seconds."""
-    for name in ("episode_id", "image_id", "terminals", "timeouts"):
+    for name in ("episode_id", "image_id", "terminals"):
         np.testing.assert_array_equal(a.columns[name], b.columns[name])
-    for name in ("observations", "actions", "log_probs", "rewards", "potentials"):
+    for name in ("observations", "actions", "log_probs"):
         np.testing.assert_allclose(a.columns[name], b.columns[name], atol=1e-5, err_msg=name)
-    np.testing.assert_allclose(a.values[:, :4], b.values[:, :4], atol=1e-4)
+    np.testing.assert_allclose(a.terms[:, :4], b.terms[:, :4], atol=1e-4)
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +56,7 @@ def test_a_collector_killed_five_times_loses_and_repeats_nothing(
     config = replace(CONFIG, out=str(tmp_path))
     killed = 0
     for _ in range(5):
-        child = multiprocessing.get_context("fork").Process(target=collect, args=(config, data, SAMPLER, ldm, WEIGHTS))
+        child = multiprocessing.get_context("fork").Process(target=collect, args=(config, data, SAMPLER, ldm))
         child.start()
         time.sleep(chance.uniform(0.05, 0.6))
         os.kill(child.pid or 0, signal.SIGKILL)
@@ -68,11 +68,31 @@ def test_a_collector_killed_five_times_loses_and_repeats_nothing(
 
 def test_resuming_does_only_what_is_missing(tmp_path: Path, ldm: LDM, data: DataConfig) -> None:
     config = replace(CONFIG, out=str(tmp_path), images=2)
-    first = collect(config, data, SAMPLER, ldm, WEIGHTS)
+    first = collect(config, data, SAMPLER, ldm)
     before = {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
-    second = collect(config, data, SAMPLER, ldm, WEIGHTS)
+    second = collect(config, data, SAMPLER, ldm)
     assert (first.resumed, second.resumed) == (0, second.units)
     assert {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == before
+
+
+def test_a_buffer_that_cannot_be_written_is_noticed_before_any_roll_out(
+    tmp_path: Path, ldm: LDM, data: DataConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unreachable(*arguments: object, **options: object) -> None:
+        raise AssertionError("a unit was rolled out")
+
+    monkeypatch.setattr(collector, "roll_out", unreachable)
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(UserError, match=r"cannot write to the buffer .*file: .*; make room, set its rights"):
+        run(tmp_path / "file", ldm, data)
+
+
+def test_a_buffer_in_the_home_folder_is_the_same_for_collector_and_reader(
+    tmp_path: Path, ldm: LDM, data: DataConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    collect(replace(CONFIG, out="~/x::y [1]", images=1), data, SAMPLER, ldm)
+    assert len(read("~/x::y [1]").episode_bounds) == len(read(tmp_path / "x::y [1]").episode_bounds) == 2
 
 
 def test_machines_with_a_part_each_publish_what_one_would(
@@ -88,9 +108,9 @@ def test_machines_with_a_part_each_publish_what_one_would(
 def test_behaviours_are_told_apart_in_one_buffer(tmp_path: Path, ldm: LDM, data: DataConfig) -> None:
     for prior in ({}, {"eta": (1.0, 3.0)}):
         found = run(tmp_path, ldm, data, replace(CONFIG, images=4, prior=prior))
-    behaviors = summarize(tmp_path).behaviors
-    assert sum(behaviors.values()) == 2 * 4 * CONFIG.rollouts and len({name for name, _ in behaviors}) == 2
-    one = read(tmp_path, select=Selection(behaviors=(next(name for name, _ in behaviors),)))
+    assert verify(tmp_path) == []
+    assert sorted(found.behaviors.values()) == [4 * CONFIG.rollouts] * 2
+    one = read(tmp_path, select=Selection(behaviors=(next(name for name, _ in found.behaviors),)))
     assert 0 < len(one) < len(found)
 
 
@@ -101,14 +121,12 @@ def test_units_and_codecs_change_nothing(tmp_path: Path, ldm: LDM, data: DataCon
     np.testing.assert_allclose(other.actions[order[0]], undisturbed.actions[order[1]], atol=1e-3)
 
 
-def test_rewards_are_composed_from_the_raw_terms(undisturbed: Transitions) -> None:
+def test_raw_terms_are_on_the_last_row_of_each_episode(undisturbed: Transitions) -> None:
     ends = undisturbed.terminals
     assert undisturbed.header.term_names == tuple(TERMS)
     assert ends.sum() == CONFIG.images * CONFIG.rollouts
-    expected = compose(undisturbed.values[ends], WEIGHTS, SAMPLER.nfe_max)
-    np.testing.assert_allclose(undisturbed.rewards[ends], expected, rtol=1e-5)
-    assert not undisturbed.rewards[~ends].any()
-    nfe = undisturbed.values[ends][:, 3]
+    assert undisturbed.terms[ends][:, :2].all() and not undisturbed.terms[~ends].any()
+    nfe = undisturbed.terms[ends][:, 3]
     assert (nfe <= SAMPLER.nfe_max).all()
     bounds = undisturbed.episode_bounds
     np.testing.assert_array_equal(np.diff(bounds, axis=1)[:, 0], nfe + 1)  # one decision more than calls
@@ -136,9 +154,10 @@ def test_d3rlpy_takes_the_buffer_as_it_is(undisturbed: Transitions) -> None:
     from d3rlpy.dataset import MDPDataset
 
     t = undisturbed
-    theirs = MDPDataset(t.observations, t.actions, t.rewards, t.terminals, t.timeouts)
+    rewards = compose(t.terms, SETTINGS["paper"], SAMPLER.nfe_max).astype(np.float32) * t.terminals
+    theirs = MDPDataset(t.observations, t.actions, rewards, t.terminals)
     returns = [episode.compute_return() for episode in theirs.episodes]
-    np.testing.assert_allclose(returns, t.rewards[t.terminals], rtol=1e-6)
+    np.testing.assert_allclose(returns, rewards[t.terminals], rtol=1e-6)
     assert len(returns) == CONFIG.images * CONFIG.rollouts
 
 

@@ -76,7 +76,7 @@ def mean_advantage_of_going_on(buffer: Path) -> float:
     """Mean reward of the behaviour's episodes with a second decision, less that of the others, image by image."""
     data = read(buffer)
     starts, stops = data.episode_bounds.T
-    reward, image, went_on = data.values[stops - 1, 0] / PSNR_SCALE, data.image_id[starts], stops - starts > 1
+    reward, image, went_on = data.terms[stops - 1, 0] / PSNR_SCALE, data.image_id[starts], stops - starts > 1
     differences = [
         reward[(image == i) & went_on].mean() - reward[(image == i) & ~went_on].mean()
         for i in np.unique(image)

@@ -24,7 +24,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def prepared(folder: Path, **settings: object) -> Dataset:
+def prepared(folder: Path | str, **settings: object) -> Dataset:
     config = TrainConfig((str(folder),), "unused", weights=toys.WEIGHTS)
     return load(replace(config, **settings), CPU)[0]  # type: ignore[arg-type]
 
@@ -55,6 +55,14 @@ def test_states_are_followed_by_the_next_of_their_episode(folder: Path) -> None:
 def test_a_missing_buffer_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"there is no buffer '.*nowhere': run collect first \(make collect"):
         prepared(tmp_path / "nowhere")
+
+
+def test_a_buffer_s_path_is_a_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    for place in ("~/home", "x::y/[b] #1"):
+        toys.collect(toys.Aim(), place, images=2, rollouts=2)
+        assert len(prepared(place)) > 0
 
 
 def test_buffers_with_other_features_are_refused(tmp_path: Path, folder: Path) -> None:
