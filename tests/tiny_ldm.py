@@ -1,6 +1,7 @@
 """An LDM that is real and tiny."""
 
 import json
+import shutil
 from pathlib import Path
 
 import torch
@@ -29,3 +30,12 @@ def tiny_ldm_folder(folder: Path, prediction_type: str = "v_prediction", set_alp
     }
     (folder / "model_index.json").write_text(json.dumps(index))
     return folder
+
+
+def ldm_copy(ldm_folder: Path, place: Path, part: str = "unet", **settings: object) -> str:
+    """A copy of an LDM with other settings of one part; its id."""
+    shutil.copytree(ldm_folder, place)
+    if settings:
+        path = place / part / ("scheduler_config.json" if part == "scheduler" else "config.json")
+        path.write_text(json.dumps(json.loads(path.read_text()) | settings))
+    return str(place)
