@@ -121,7 +121,8 @@ def test_the_weights_make_a_value_of_the_terms(tmp_path: Path) -> None:
 
 def test_what_all_rollouts_of_an_image_gain_ends_in_its_offset(tmp_path: Path) -> None:
     toys.collect(toys.Patience(), tmp_path / "buffer", 30)
-    config = configured(tmp_path)
+    fast = replace(SMALL, offset_learning_rate=5e-2)
+    config = configured(tmp_path, weights=toys.WEIGHTS, critics=fast)
     data = load(config, torch.device("cpu"))[0]
     _, image = data.image.unique(return_inverse=True)
     torch.manual_seed(0)
