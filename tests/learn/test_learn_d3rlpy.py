@@ -88,7 +88,7 @@ def test_td3_plus_bc_aims_better_than_the_behaviour(tmp_path: Path) -> None:
         str(tmp_path / "run"),
         "d3rlpy-td3plusbc",
         weights=toys.WEIGHTS,
-        d3rlpy=D3rlpyConfig(epochs=1, steps=250, batch_size=100),
+        d3rlpy=D3rlpyConfig(epochs=1, steps=150, batch_size=100),
         judge=JudgeConfig(held_out=0),
     )
     assert toys.play(toy, load_policy(train(config, progress=False))[0]) > behaviour + 0.2

@@ -3,7 +3,6 @@
 import csv
 import os
 import signal
-import subprocess
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -289,13 +288,3 @@ def test_settings_that_make_no_sense_are_named() -> None:
             build(TrainConfig, {**table, "weights": {"psnr": psnr}}, "here")
     with pytest.raises(UserError, match=r"algo = 'dqn': .*choose one of critics, ppo, bppo, d3rlpy-bc"):
         build(TrainConfig, {**table, "algo": "dqn"}, "here")
-
-
-def test_learning_needs_no_diffusion_and_no_images() -> None:
-    code = "import orl_ldm.learn, sys; print(*sys.modules)"
-    loaded = set(
-        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
-    )
-    assert "orl_ldm.learn.critics" in loaded
-    for name in ("diffusers", "torchvision", "orl_ldm.diffusion", "orl_ldm.images", "orl_ldm.env", "d3rlpy"):
-        assert name not in loaded
