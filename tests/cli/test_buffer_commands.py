@@ -132,6 +132,7 @@ def test_prune_says_what_goes_and_export_what_came(tmp_path: Path, buffer: Path,
     assert status == 1 and f"left out: shard {name(0)}" in printed and "6 transitions in 3 episodes" in printed
 
 
+@pytest.mark.slow
 def test_an_interrupted_push_goes_on(tmp_path: Path) -> None:
     units = range(0, 450, 3)
     for unit in units:
