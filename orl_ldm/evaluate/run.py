@@ -31,7 +31,7 @@ from orl_ldm.metrics import CONTRACT, Metrics
 from orl_ldm.policy import open_policy
 from orl_ldm.reward import Weights
 
-#: Steps of plain samplers that a frontier shows beside the dial.
+#: Steps of plain samplers of the frontier
 FRONTIER_STEPS = (5, 10, 20, 50)
 
 

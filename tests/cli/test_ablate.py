@@ -10,6 +10,7 @@ from orl_ldm.cli.ablate import variants
 from orl_ldm.pipeline import load_pipeline
 
 
+@pytest.mark.slow
 def test_ablations_train_replay_and_compare(
     tmp_path: Path, settings: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:

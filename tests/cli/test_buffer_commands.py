@@ -145,6 +145,7 @@ def test_every_command_takes_a_local_path_as_it_is(tmp_path: Path, run: Run, mon
         assert (tmp_path / f"{path}.parquet").is_file()
 
 
+@pytest.mark.slow
 def test_an_interrupted_push_goes_on(tmp_path: Path) -> None:
     units = range(0, 450, 3)
     for unit in units:

@@ -93,6 +93,7 @@ def crash_in_step_4(run: PretrainConfig, monkeypatch: pytest.MonkeyPatch) -> Non
             pretrain(run)
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_follows_the_same_loss_curve(
     straight: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -107,6 +108,7 @@ def test_an_interrupted_run_follows_the_same_loss_curve(
         assert torch.equal(a, b)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_a_killed_command_goes_on_with_the_same_loss_curve(straight: Path, tmp_path: Path, number: int) -> None:
     command = [sys.executable, "-m", "orl_ldm.cli.main", *tiny_command(tmp_path)]
@@ -121,6 +123,7 @@ def test_a_killed_command_goes_on_with_the_same_loss_curve(straight: Path, tmp_p
         assert curve(tmp_path / "run", name) == curve(straight, name)
 
 
+@pytest.mark.slow
 def test_ctrl_c_reaches_the_workers_too_and_the_run_goes_on(straight: Path, tmp_path: Path) -> None:
     """A terminal sends it to the whole process group."""
     command = [sys.executable, "-m", "orl_ldm.cli.main", *tiny_command(tmp_path), "--set", "workers=2"]
@@ -193,6 +196,7 @@ def test_parts_of_a_batch_make_the_same_step(straight: Path, tmp_path: Path) -> 
         assert curve(tmp_path, name) == pytest.approx(curve(straight, name), rel=1e-3)
 
 
+@pytest.mark.slow
 def test_workers_that_load_make_the_same_steps(straight: Path, tmp_path: Path) -> None:
     pretrain(config(tmp_path, "workers=2"))
     for name in ("first-stage", "denoiser"):
@@ -211,6 +215,7 @@ def test_on_cuda_an_interrupted_run_goes_on(tmp_path: Path, monkeypatch: pytest.
     assert "1 x NVIDIA" in (exported / "README.md").read_text()
 
 
+@pytest.mark.slow
 def test_two_processes_follow_the_loss_curve_of_one(straight: Path, tmp_path: Path) -> None:
     launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2"]
     launch += ["--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0", "--local-addr=127.0.0.1"]  # any free port
