@@ -142,10 +142,8 @@ def accepted(evaluation: Evaluation) -> str:
 
 
 def _levels(evaluation: Evaluation) -> dict[str, float]:
-    """Rewards to compare the learner's estimate with; none when it learned from rescaled terms."""
+    """Rewards to compare the learner's estimate with."""
     policy, levels = _policy(evaluation), {}
-    if policy.get("term_scale", "natural") != "natural":
-        return {}
     replayed = _replayed(evaluation)
     if replayed is not None:
         levels["replayed on the test images"] = replayed
