@@ -1,5 +1,6 @@
 """A policy on disk: a folder with `policy.safetensors` (weights) and `policy.json` (everything else)."""
 
+import hashlib
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -88,4 +89,5 @@ def open_policy(folder: str | Path, prefer: str = "", spec: PolicySpec | None = 
     if spec is not None:
         spec.require(network.spec, f"the policy in {str(folder)!r}")
     policy, weights = under(network, facts, prefer, f"the policy in {str(folder)!r}")
-    return OpenedPolicy(policy, weights, facts, "")
+    parts = (Path(folder, name).read_bytes() for name in ("policy.json", "policy.safetensors"))
+    return OpenedPolicy(policy, weights, facts, hashlib.sha256(b"".join(parts)).hexdigest())
