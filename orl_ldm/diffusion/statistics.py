@@ -10,6 +10,7 @@ Legend: B images, C channels, G groups.
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -65,7 +66,7 @@ def averaged(runs: Sequence[tuple[int, Statistics]]) -> Statistics:
 def _replaced(ldm: LDM, forward: Callable[[nn.GroupNorm, Tensor], Tensor]) -> Iterator[None]:
     layers = [m for net in (ldm.unet, ldm.first_stage) for m in net.modules() if isinstance(m, nn.GroupNorm)]
     for layer in layers:
-        layer.forward = lambda x, layer=layer: forward(layer, x)
+        setattr(layer, "forward", partial(forward, layer))  # noqa: B010  (mypy would not have a method replaced)
     try:
         yield
     finally:
