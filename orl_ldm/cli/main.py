@@ -11,6 +11,7 @@ from rich.markup import escape
 
 from orl_ldm.cli import buffer
 from orl_ldm.cli.interrupt import InterruptedByUser, install
+from orl_ldm.cli.upscale import upscale
 from orl_ldm.errors import UserError
 
 app = typer.Typer(
@@ -22,6 +23,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(buffer.app, name="buffer")
+app.command()(upscale)
 console = Console()
 
 #: Rounds of the demo after its first collection, and rollouts of every image in each.

@@ -32,6 +32,15 @@ class Quality:
     largest: float | None
     seam: float | None
 
+    def line(self) -> str:
+        """One sentence for people; empty where nothing was measured."""
+        parts = []
+        if self.bias is not None:
+            parts.append(f"down(SR) - LR: bias {self.bias:.2g}, RMSE {self.rmse:.2g}, max {self.largest:.2g}")
+        if self.seam is not None:
+            parts.append(f"seam score {self.seam:.3f}")
+        return "; ".join(parts)
+
 
 @dataclass
 class _Sums:

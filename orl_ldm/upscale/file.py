@@ -13,66 +13,27 @@ import numpy as np
 import rasterio
 import torch
 from rasterio.errors import NotGeoreferencedWarning
-from rasterio.windows import Window, from_bounds
+from rasterio.windows import Window
 
 from orl_ldm.errors import UserError
 from orl_ldm.steer.door import SteeredSR
-from orl_ldm.steer.schedule import Schedule
 from orl_ldm.steer.tiling import Tiling, tiling
 from orl_ldm.upscale.check import Quality, measure
-from orl_ldm.upscale.engine import Engine, TileTooLargeError, lr_tiles, out_of_memory
+from orl_ldm.upscale.engine import Engine, TileTooLargeError, lr_tiles
 from orl_ldm.upscale.finish import LOSSLESS, kind_of, put_in_place, read_back, write_picture, write_tiff
 from orl_ldm.upscale.mosaic import Placed, write_mosaic, write_plane
 from orl_ldm.upscale.options import Options, readable
 from orl_ldm.upscale.picture import require_picture
 from orl_ldm.upscale.plan import CACHE, Piece, Plan, disk_needed, fixed_memory, make_plan, require_room
-from orl_ldm.upscale.source import Source, Span, digest_of, open_source
-from orl_ldm.upscale.survey import Survey, survey
-from orl_ldm.upscale.work import Work, as_json, from_json, working_folder
+from orl_ldm.upscale.report import Report
+from orl_ldm.upscale.scene import Scene, decide, from_stored, part_of, to_stored
+from orl_ldm.upscale.source import Source, digest_of, open_source
+from orl_ldm.upscale.work import Work, working_folder
 
 #: Scale, size multiple and smallest tile of bicubic upscaling, which needs no LDM.
 BICUBIC = (4, 4, 16)
 
 Progress = Callable[[int, int], None]
-
-
-@dataclass(frozen=True)
-class Report:
-    """What was done with a file, or would be (`dry_run`)."""
-
-    source: str
-    target: str
-    width: int
-    height: int
-    tiles: int
-    empty_tiles: int
-    calls: int  # denoiser calls of each tile
-    pieces_found: int  # that an earlier run had finished
-    seconds: float
-    megapixels: float
-    disk: int  # bytes: of the file, or those that may be needed
-    quality: Quality
-    notes: tuple[str, ...]
-    dry_run: bool = False
-
-    def line(self) -> str:
-        """One sentence for people."""
-        size = f"{self.target}: {self.width}x{self.height} pixels, {self.tiles} tiles"
-        if self.dry_run:
-            return f"{size}, about {self.seconds:.0f} s, up to {readable(self.disk)} of disk"
-        parts = [size + (f" ({self.empty_tiles} more are empty)" if self.empty_tiles else "")]
-        if self.calls:
-            parts.append(f"{self.calls} calls per tile")
-        parts.append(f"{self.seconds:.1f} s, {self.seconds / max(self.megapixels, 1e-9):.2f} s per output megapixel")
-        if (quality := self.quality).bias is not None:
-            parts.append(f"down(SR) - LR: bias {quality.bias:.2g}, RMSE {quality.rmse:.2g}, max {quality.largest:.2g}")
-        if quality.seam is not None:
-            parts.append(f"seam score {quality.seam:.3f}")
-        return "; ".join(parts)
-
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return asdict(self)
 
 
 def upscale_one(
@@ -118,15 +79,6 @@ def upscale_one(
         raise UserError(f"{target} could not be written: {error}; run again, finished parts are kept") from error
 
 
-@dataclass(frozen=True)
-class Scene:
-    """The decisions for a scene, taken before its first tile."""
-
-    tile: int
-    survey: Survey
-    schedule: Schedule | None
-
-
 @dataclass
 class Job:
     """One file on its way."""
@@ -168,7 +120,7 @@ class Job:
 
     def estimate(self) -> Report:
         """What `run` would need; one tile is computed to learn how long it takes."""
-        scene = self._decide()
+        scene = decide(self.source, self.tiles(self.options.tile), self.steered, self.options)
         plan = self.plan(scene.tile)
         self._explain(scene)
         self.notes.append(f"about {readable(fixed_memory(plan.tiles, self.options))} of memory at least")
@@ -189,7 +141,11 @@ class Job:
             stored = work.begin(identity, self.overwrite)
             require_room(disk_needed(self.source, self.plan(self.options.tile)), work.size, self.target.parent)
             while True:
-                scene = from_stored(stored) if stored else self._decide()
+                scene = (
+                    from_stored(stored)
+                    if stored
+                    else decide(self.source, self.tiles(self.options.tile), self.steered, self.options)
+                )
                 if not stored:
                     work.decide(identity, to_stored(scene))
                 self._explain(scene)
@@ -225,24 +181,6 @@ class Job:
         options = {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(self.options).items()}
         made = {"uncertainty": self.uncertainty.name if self.uncertainty else None, "version": version("orl-ldm")}
         return {"input": digest_of(self.source), **networks, **options, **made}
-
-    def _decide(self) -> Scene:
-        """Look at the scene, and let the policy decide for it."""
-        tiles = self.tiles(self.options.tile)
-        seen = survey(self.source, tiles, self.options.range)
-        if self.steered is None or not seen.sampled:
-            return Scene(self.options.tile, seen, None)
-        edit = Schedule.faithful if self.options.faithful else lambda schedule: schedule
-        sample = [lr_tiles(self.source, seen, tiles, [corner])[0].lr for corner in seen.sampled]
-        batch = self.options.batch
-        while True:
-            try:
-                schedule = self.steered.schedule(sample, seen.sampled, self.options.seed, 0, batch, edit)
-                return Scene(self.options.tile, seen, schedule)
-            except (MemoryError, RuntimeError) as error:
-                if not out_of_memory(error) or batch == 1:
-                    raise
-                batch //= 2
 
     def _explain(self, scene: Scene) -> None:
         if scene.survey.guessed:
@@ -369,44 +307,3 @@ class Job:
             self.source.path.name, str(self.target), width, height, tiles, empty, calls, found, seconds,
             width * height / 1e6, disk, quality, tuple(self.notes), dry,
         )  # fmt: skip
-
-
-def part_of(source: Source, options: Options) -> tuple[Span, Span]:
-    """(rows, columns) that `--window` or `--bounds` ask for. Raises UserError where they lie outside."""
-    height, width = source.size
-    window = options.window
-    if options.bounds is not None:
-        transform = source.dataset.transform
-        if transform.is_identity or transform.b or transform.d:
-            raise UserError(f"--bounds needs an image whose rows run from west to east; {source.path.name} is none")
-        left, top, right, bottom = _outward(from_bounds(*options.bounds, transform))
-        window = (max(left, 0), max(top, 0), min(right, width) - max(left, 0), min(bottom, height) - max(top, 0))
-    if window is None:
-        return (0, height), (0, width)
-    column, row, across, down = window
-    if min(column, row) < 0 or min(across, down) < 1 or column + across > width or row + down > height:
-        raise UserError(
-            f"the window {column},{row},{across},{down} does not lie in the image of {width}x{height} pixels"
-        )
-    return (row, row + down), (column, column + across)
-
-
-def _outward(window: Window) -> tuple[int, int, int, int]:
-    """(left, top, right, bottom) in whole pixels; a thousandth of a pixel is rounding."""
-    left, top = (int(np.floor(value + 1e-3)) for value in (window.col_off, window.row_off))
-    right, bottom = (
-        int(np.ceil(value - 1e-3)) for value in (window.col_off + window.width, window.row_off + window.height)
-    )
-    return left, top, right, bottom
-
-
-def to_stored(scene: Scene) -> dict[str, Any]:
-    """A scene for the manifest."""
-    return {"tile": scene.tile, "survey": asdict(scene.survey), "schedule": as_json(scene.schedule)}
-
-
-def from_stored(content: dict[str, Any]) -> Scene:
-    """A scene from the manifest."""
-    seen = dict(content["survey"])
-    seen["sampled"] = [tuple(corner) for corner in seen["sampled"]]
-    return Scene(content["tile"], Survey(**seen), from_json(content["schedule"]))

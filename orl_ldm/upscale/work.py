@@ -17,13 +17,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import rasterio
-import torch
 from blake3 import blake3
 from rasterio.windows import Window
 
 from orl_ldm.alone import alone
 from orl_ldm.errors import UserError
-from orl_ldm.steer.schedule import Schedule
 from orl_ldm.upscale.source import digest_of_file
 
 #: Side of the blocks of a piece, in pixels.
@@ -167,21 +165,6 @@ def sync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-def as_json(schedule: Schedule | None) -> dict[str, Any] | None:
-    """A schedule for the manifest; floats survive exactly."""
-    if schedule is None:
-        return None
-    return {"actions": schedule.actions.tolist(), "statistics": [s.tolist() for s in schedule.statistics]}
-
-
-def from_json(content: dict[str, Any] | None) -> Schedule | None:
-    """A schedule from the manifest."""
-    if content is None:
-        return None
-    statistics = tuple(torch.tensor(s, dtype=torch.float64) for s in content["statistics"])
-    return Schedule(np.array(content["actions"], np.float32), statistics)
 
 
 def _short(value: Any) -> str:
