@@ -37,7 +37,7 @@ EMBEDDED = Path(__file__).resolve().parents[2] / "data" / "embedded-policy"
 WHOLE = 256
 
 #: Sides of tiles, what neighbors share, and the smallest padded size, in LR pixels; tiles that a schedule is made from.
-TILE, OVERLAP, SMALLEST, SAMPLE = 128, 16, 16, 16
+TILE, OVERLAP, SMALLEST, SAMPLE = 128, 16, 16, 8
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,7 @@ class SteeredSR:
         """One image (3, h, w) in tiles under one schedule: (HR image, denoiser calls of each tile)."""
         tiles = self.tiling(lr.shape[-2:], TILE)
         corners = list(tiles)
-        chosen = corners[:: max(1, len(corners) // SAMPLE)]
+        chosen = corners[:: max(1, -(-len(corners) // SAMPLE))]
         schedule = self.schedule([crop(lr[None], corner, tiles.tile)[0] for corner in chosen], chosen, seed, image_id)
         whole = lr.new_zeros(3, lr.shape[-2] * self.scale, lr.shape[-1] * self.scale)
         calls: list[int] = []
@@ -192,6 +192,8 @@ class SteeredSR:
         length = round(float(np.mean([len(rows) for rows in others])))
         ahead = [np.mean([rows[k] for rows in others if len(rows) > k], axis=0) for k in range(length)]
         schedule = edit(Schedule(np.stack([*ahead, np.mean(last, axis=0)])))
+        if len(tiles) == 1:
+            return schedule  # a lone tile's own statistics are those of the scene
         runs = []
         for part in batches:
             with recorded(self.ldm) as statistics:

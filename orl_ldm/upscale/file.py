@@ -5,7 +5,7 @@ import time
 import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -179,7 +179,7 @@ class Job:
                 "device": steered.ldm.device.type,
             }
         options = {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(self.options).items()}
-        made = {"uncertainty": self.uncertainty.name if self.uncertainty else None, "version": version("orl-ldm")}
+        made = {"uncertainty": self.uncertainty.name if self.uncertainty else None, "version": _version()}
         return {"input": digest_of(self.source), **networks, **options, **made}
 
     def _explain(self, scene: Scene) -> None:
@@ -307,3 +307,10 @@ class Job:
             self.source.path.name, str(self.target), width, height, tiles, empty, calls, found, seconds,
             width * height / 1e6, disk, quality, tuple(self.notes), dry,
         )  # fmt: skip
+
+
+def _version() -> str:
+    try:
+        return version("orl-ldm")
+    except PackageNotFoundError:  # run from a clone that is not installed
+        return "unknown"

@@ -15,8 +15,8 @@ from orl_ldm.upscale.source import Source
 #: About so many pixels of a scene are looked at for its range of values.
 LOOKED_AT = 1_000_000
 
-#: Tiles that decisions are made from.
-SAMPLED_TILES = 16
+#: Decisions are made from one tile in EVERY, but from FEWEST at least and MOST at most.
+EVERY, FEWEST, MOST = 4, 2, 8
 
 #: Full ranges of common kinds of files; one is taken when the values fill more than FILLS of it and stay inside.
 FULL_RANGES = {"uint16": (65535.0, 10000.0, 4095.0), "int16": (32767.0, 10000.0), "float32": (1.0, 255.0, 10000.0)}
@@ -109,5 +109,6 @@ def _evenly(shares: dict[tuple[int, int], float]) -> list[tuple[int, int]]:
     """Corners of tiles that are spread evenly over those that are valid at least by half, or as far as there are."""
     enough = min(0.5, max(shares.values()))
     valid = [corner for corner, share in shares.items() if share >= enough and share > 0]
-    picked = np.unique(np.linspace(0, len(valid) - 1, min(SAMPLED_TILES, len(valid))).round().astype(int))
+    count = min(len(valid), max(FEWEST, min(MOST, len(valid) // EVERY)))
+    picked = ((np.arange(count) + 0.5) * len(valid) / max(count, 1)).astype(int)
     return [valid[index] for index in picked]
