@@ -1,5 +1,6 @@
 """The last step: pieces become the target, written beside it, checked, synced and renamed."""
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -45,11 +46,30 @@ def write_tiff(mosaic: Path, staged: Path, cog: bool, creation: Mapping[str, str
         options = {"TILED": "YES", **options}
         if options["COMPRESS"] in PREDICTED:
             options = {"PREDICTOR": "3" if floats else "2", **options}
+    text = " ".join(f"{name}={value}" for name, value in options.items())
+    complaints = _Complaints()
+    logging.getLogger("rasterio").addHandler(complaints)
     try:
         rasterio.shutil.copy(mosaic, staged, driver="COG" if cog else "GTiff", strict=True, **options)
     except Exception as error:  # GDAL's errors share no class with rasterio's
-        text = " ".join(f"{name}={value}" for name, value in options.items())
         raise UserError(f"GDAL cannot write the result with {text}: {str(error).splitlines()[0]}") from error
+    finally:
+        logging.getLogger("rasterio").removeHandler(complaints)
+    if complaints.said:
+        raise UserError(f"GDAL does not know all of {text}: {complaints.said[0]}")
+
+
+class _Complaints(logging.Handler):
+    """Creation options that GDAL ignores: it only warns of them."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.said: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep what is said of options."""
+        if "creation option" in (text := record.getMessage()) or "not recognised" in text:
+            self.said.append(text)
 
 
 def write_picture(mosaic: Path, staged: Path, kind: str, extra: Mapping[str, Any]) -> None:

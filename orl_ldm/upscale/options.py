@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from orl_ldm.config import STRICT
 from orl_ldm.errors import UserError
 
 UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
@@ -19,6 +20,8 @@ class Options:
     is (column, row, width, height); `bounds` (left, bottom, right, top) in the file's CRS. `creation` are GDAL creation
     options of the written TIFF. `samples` is only used with an uncertainty file.
     """
+
+    __pydantic_config__ = STRICT
 
     seed: int = 7
     method: Literal["steered", "bicubic"] = "steered"

@@ -156,7 +156,7 @@ def _described(
     roles = list(dataset.colorinterp)
     if ColorInterp.palette in roles:
         raise UserError(f"{path.name} has a color table: make it RGB first (gdal_translate -expand rgb)")
-    if ColorInterp.cyan in roles:
+    if dataset.tags(ns="IMAGE_STRUCTURE").get("SOURCE_COLOR_SPACE") == "CMYK" or ColorInterp.cyan in roles:
         raise UserError(f"{path.name} is CMYK: make it RGB first")
     alpha = roles.index(ColorInterp.alpha) + 1 if ColorInterp.alpha in roles else None
     bands = tuple(band for band in range(1, dataset.count + 1) if band != alpha)

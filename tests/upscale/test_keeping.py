@@ -211,7 +211,11 @@ def test_three_of_more_bands_are_steered_in_the_order_of_their_colors(steered: S
 @pytest.mark.parametrize("ending", ["png", "jpg", "webp"])
 def test_pictures_keep_their_kind(steered: SteeredSR, tmp_path: Path, mode: str, ending: str) -> None:
     image = Image.fromarray(picture(20, 30, 3).transpose(1, 2, 0))
-    image = Image.fromarray(np.arange(600, dtype=np.uint16).reshape(20, 30) * 100) if mode == "I;16" else image.convert(mode)
+    image = (
+        Image.fromarray(np.arange(600, dtype=np.uint16).reshape(20, 30) * 100)
+        if mode == "I;16"
+        else image.convert(mode)
+    )
     source, target = tmp_path / f"in.{ending}", tmp_path / f"out.{ending}"
     try:
         image.save(source)
