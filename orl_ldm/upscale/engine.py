@@ -24,7 +24,7 @@ from orl_ldm.upscale.survey import Survey
 Array = npt.NDArray[Any]
 
 #: Rounds of the final projection, as in the sampler, and of `--faithful`.
-ROUNDS, FAITHFUL_ROUNDS = 2, 10
+ROUNDS, FAITHFUL_ROUNDS = 2, 30
 
 
 class TileTooLargeError(Exception):
