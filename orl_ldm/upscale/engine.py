@@ -187,8 +187,9 @@ class Engine:
         view = blended[:, *_within(outer, origin, scale)]
         hr = view[None, :3]
         if self.schedule is not None and self.schedule.fidelity > 0:
-            rounds = FAITHFUL_ROUNDS if self.faithful else ROUNDS
-            hr = back_project(hr, lr_image, torch.tensor([self.schedule.fidelity]), rounds)
+            strength = torch.tensor([self.schedule.fidelity])
+            for _ in range(FAITHFUL_ROUNDS if self.faithful else ROUNDS):
+                hr = back_project(hr, lr_image, strength, rounds=1).clamp(0, 1)
         detail = (hr - upscale(lr_image, scale))[0].numpy()  # (3, sh, sw), in the stretched range
         inner = _within((rows, columns), (outer[0][0], outer[1][0]), scale)
         for band in source.bands:

@@ -18,6 +18,7 @@ from orl_ldm import SteeredSR, SteeredSRPipeline, upscale_file
 from orl_ldm.cli.main import app
 from orl_ldm.cli.rio import upscale as rio_upscale
 from orl_ldm.errors import UserError
+from orl_ldm.upscale import engine, plan
 
 
 def run(*arguments: object) -> tuple[int, str]:
@@ -163,3 +164,16 @@ def test_the_pipeline_has_diffusers_interface(policy_folder: Path, ldm_folder: P
 def test_learning_needs_nothing_of_it() -> None:
     code = "import sys, orl_ldm.learn.train, orl_ldm.cli.main; sys.exit('rasterio' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_scene_wider_than_memory_is_computed_in_panels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = write_tiff(tmp_path / "in.tif", picture(50, 600))
+    options = {"method": "bicubic", "tile": 32, "faithful": True}
+    upscale_file(source, tmp_path / "one.tif", **options)
+    monkeypatch.setattr(plan, "fixed_memory", lambda tiles, options: 0)
+    work: list[str] = []
+    begin = engine.Engine.pieces
+    monkeypatch.setattr(engine.Engine, "pieces", lambda self, *a: work.append(str(a[0])) or begin(self, *a))
+    upscale_file(source, tmp_path / "several.tif", memory=4 * 2**20, **options)
+    assert work == ["(0, 256)", "(256, 512)", "(512, 600)"]
+    np.testing.assert_array_equal(read(tmp_path / "one.tif"), read(tmp_path / "several.tif"))
