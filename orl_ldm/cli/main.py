@@ -12,6 +12,7 @@ from safetensors import SafetensorError
 
 from orl_ldm.cli import buffer
 from orl_ldm.cli.environment import InterruptedByUser, catch_signals, name_user, place_caches, print_in_any_encoding
+from orl_ldm.cli.upscale import upscale
 from orl_ldm.errors import UserError
 from orl_ldm.files import reason
 from orl_ldm.shipped import missing
@@ -28,6 +29,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+app.command()(upscale)
 console = Console(markup=False, emoji=False, highlight=False)
 
 #: Rounds of the demo after its first collection, and rollouts of every image in each.

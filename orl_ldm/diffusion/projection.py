@@ -12,10 +12,10 @@ from orl_ldm.images.resample import downscale, upscale
 ROUNDS = 2
 
 
-def back_project(image: Tensor, lr: Tensor, strength: Tensor) -> Tensor:
+def back_project(image: Tensor, lr: Tensor, strength: Tensor, rounds: int = ROUNDS) -> Tensor:
     """Move images (B, 3, H, W) towards agreement with LR images (B, 3, h, w), by `strength` (B,) in [0, 1]."""
     scale = image.shape[-1] // lr.shape[-1]
     weight = per_image(strength, image)
-    for _ in range(ROUNDS):
+    for _ in range(rounds):
         image = image + weight * upscale(lr - downscale(image, scale), scale)
     return image

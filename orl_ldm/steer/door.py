@@ -5,8 +5,10 @@ Legend: B images, h x w LR pixels, s the scale.
 
 import time
 import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
@@ -16,22 +18,26 @@ from torch import Tensor
 
 from orl_ldm.diffusion.config import LDMConfig, SamplerConfig
 from orl_ldm.diffusion.ldm import LDM, open_ldm
-from orl_ldm.diffusion.sampler import Controller, sample
+from orl_ldm.diffusion.sampler import sample
+from orl_ldm.diffusion.statistics import averaged, fixed, recorded
 from orl_ldm.env.rollout import roll_out
-from orl_ldm.env.spaces import decide, spec
+from orl_ldm.env.spaces import spec
 from orl_ldm.errors import UserError
 from orl_ldm.images.check import as_images
 from orl_ldm.policy import Policy, open_policy
 from orl_ldm.reward import Weights
-from orl_ldm.steer.tiling import Grid, reflected
+from orl_ldm.steer.schedule import Schedule
+from orl_ldm.steer.tiling import Tiling, reflected, tiling
 
 Image = TypeVar("Image", Tensor, npt.NDArray[np.uint8], npt.NDArray[np.float32])
+
+EMBEDDED = Path(__file__).resolve().parents[2] / "data" / "embedded-policy"
 
 #: Largest LR side that is computed in one piece; larger images are computed in tiles.
 WHOLE = 256
 
-#: Tiles, and smallest padded size, in LR pixels. Tiles are as large as what the policy's images were made for, or more.
-TILES, SMALLEST = Grid(tile=128, overlap=16), 16
+#: Sides of tiles, what neighbors share, and the smallest padded size, in LR pixels; tiles that a schedule is made from.
+TILE, OVERLAP, SMALLEST, SAMPLE = 128, 16, 16, 8
 
 
 @dataclass(frozen=True)
@@ -50,8 +56,11 @@ class SteeredSR:
     says what the last call cost.
     """
 
-    def __init__(self, ldm: LDM, policy: Policy, sampler: SamplerConfig, weights: Weights, seed: int = 7) -> None:
+    def __init__(
+        self, ldm: LDM, policy: Policy, sampler: SamplerConfig, weights: Weights, seed: int = 7, policy_digest: str = ""
+    ) -> None:
         self.ldm, self.policy, self.sampler, self.weights, self.seed = ldm, policy, sampler, weights, seed
+        self.policy_digest = policy_digest
         self.last: Cost | None = None
 
     @classmethod
@@ -70,7 +79,9 @@ class SteeredSR:
         without it the policy has its own. A policy that was learned with another LDM is refused, or with `any_ldm`
         warned about. Raises UserError for whatever does not fit.
         """
-        opened = open_policy(policy, prefer or "", spec())
+        if policy == "embedded" and not EMBEDDED.is_dir():
+            raise UserError(f"no policy ships with this version ({EMBEDDED.name} is missing): name a policy's folder")
+        opened = open_policy(EMBEDDED if policy == "embedded" else policy, prefer or "", spec())
         network = open_ldm(LDMConfig(id=ldm, device=device))
         if (learned_with := opened.facts.get("ldm_digest")) not in (None, network.digest):
             problem = (
@@ -81,7 +92,7 @@ class SteeredSR:
                 raise UserError(f"{problem}: name that LDM, or allow any (any_ldm=True, --any-ldm)")
             warnings.warn(problem, stacklevel=2)
         sampler = SamplerConfig(**opened.facts.get("sampler", {}))
-        return cls(network, opened.policy, sampler, opened.weights, seed)
+        return cls(network, opened.policy, sampler, opened.weights, seed, opened.digest)
 
     @property
     def scale(self) -> int:
@@ -127,41 +138,68 @@ class SteeredSR:
 
     def _tiled(self, lr: Tensor, seed: int, image_id: int) -> tuple[Tensor, tuple[int, ...]]:
         """One image (3, h, w) in tiles under one schedule: (HR image, denoiser calls of each tile)."""
-        height, width = lr.shape[-2:]
-        corners = list(TILES.over((0, height), (0, width)))
-        chosen = corners[:: max(1, len(corners) // 16)]
-        controller = self.schedule(torch.stack([self.tile(lr, corner) for corner in chosen]), seed, image_id)
-        line = torch.from_numpy(TILES.weights(self.scale))
-        weight = line[:, None] * line
-        whole = lr.new_zeros(3, height * self.scale, width * self.scale)
+        tiles = self.tiling(lr.shape[-2:], TILE)
+        corners = list(tiles)
+        chosen = corners[:: max(1, -(-len(corners) // SAMPLE))]
+        schedule = self.schedule([crop(lr[None], corner, tiles.tile)[0] for corner in chosen], chosen, seed, image_id)
+        whole = lr.new_zeros(3, lr.shape[-2] * self.scale, lr.shape[-1] * self.scale)
         calls: list[int] = []
         for corner in corners:
-            hr, nfe = self.run(self.tile(lr, corner)[None], [corner], controller, seed, image_id)
-            add_tile(whole, hr[0] * weight, corner, self.scale)
+            hr, nfe = self.run(crop(lr[None], corner, tiles.tile), [corner], schedule, seed, image_id)
+            weight = torch.from_numpy(tiles.weight(corner, self.scale))
+            add_tile(whole, hr[0] * weight, (corner[0] * self.scale, corner[1] * self.scale))
             calls += nfe
         return whole, tuple(calls)
 
-    def tile(self, lr: Tensor, corner: tuple[int, int]) -> Tensor:
-        """The tile (3, tile, tile) of an image (3, h, w), mirrored beyond its borders."""
-        return crop(lr[None], corner, (TILES.tile, TILES.tile))[0]
+    def tiling(self, size: Sequence[int], tile: int, shift: int = 0) -> Tiling:
+        """The tiles, of `tile` LR pixels a side at most, of a scene of (height, width) LR pixels."""
+        overlap = min(OVERLAP, tile // 4)
+        return tiling((size[0], size[1]), tile, overlap, self.size_multiple, SMALLEST, shift)
 
     def run(
-        self, tiles: Tensor, corners: Sequence[tuple[int, int]], controller: Controller, seed: int, image_id: int
+        self, tiles: Tensor, corners: Sequence[tuple[int, int]], schedule: Schedule, seed: int, image_id: int
     ) -> tuple[Tensor, tuple[int, ...]]:
         """Tiles (B, 3, h, w) with their corners in the scene: HR tiles (B, 3, sh, sw), and denoiser calls of each."""
-        ids = [image_id] * len(tiles)
-        result = sample(self.ldm, tiles, ids, [0] * len(tiles), controller, self.sampler, seed, origin=corners)
+        ids, controller = [image_id] * len(tiles), schedule.controller
+        with fixed(self.ldm, schedule.statistics) if schedule.statistics else nullcontext():
+            result = sample(self.ldm, tiles, ids, [0] * len(tiles), controller, self.sampler, seed, origin=corners)
         return result.images.cpu(), tuple(result.nfe.tolist())
 
-    def schedule(self, tiles: Tensor, seed: int, image_id: int) -> Controller:
-        """One set of decisions for a whole scene: those that the policy takes on average over some of its tiles."""
-        rolled = roll_out(
-            self.ldm, self.policy, tiles, [image_id] * len(tiles), [0] * len(tiles), self.sampler, seed, explore=False
-        )
-        number = np.concatenate([np.arange(n) for n in np.bincount(rolled.slot)])
-        length = round(float(np.bincount(rolled.slot).mean()))
-        table = torch.from_numpy(np.stack([rolled.actions[number == k].mean(0) for k in range(length)]))
-        return lambda state: decide(state, table[state.decisions.cpu().clamp(max=length - 1)].to(state.t.device))
+    def schedule(
+        self,
+        tiles: Sequence[Tensor],
+        corners: Sequence[tuple[int, int]],
+        seed: int,
+        image_id: int,
+        batch: int = 4,
+        edit: Callable[[Schedule], Schedule] = lambda schedule: schedule,
+    ) -> Schedule:
+        """One set of decisions, and of normalisation statistics, for a whole scene from some of its tiles (3, h, w).
+
+        Decisions are the means of those that the policy takes for the tiles; `edit` may change them. Statistics are
+        those of the tiles under these decisions.
+        """
+        batches = [slice(begin, begin + batch) for begin in range(0, len(tiles), batch)]
+        last, others = [], []
+        for part in batches:
+            lr = torch.stack(list(tiles[part]))
+            ids, zeros = [image_id] * len(lr), [0] * len(lr)
+            rolled = roll_out(self.ldm, self.policy, lr, ids, zeros, self.sampler, seed, explore=False)
+            for slot in range(len(lr)):
+                rows = rolled.actions[rolled.slot == slot]
+                last.append(rows[-1])
+                others.append(rows[:-1])
+        length = round(float(np.mean([len(rows) for rows in others])))
+        ahead = [np.mean([rows[k] for rows in others if len(rows) > k], axis=0) for k in range(length)]
+        schedule = edit(Schedule(np.stack([*ahead, np.mean(last, axis=0)])))
+        if len(tiles) == 1:
+            return schedule  # a lone tile's own statistics are those of the scene
+        runs = []
+        for part in batches:
+            with recorded(self.ldm) as statistics:
+                self.run(torch.stack(list(tiles[part])), corners[part], schedule, seed, image_id)
+            runs.append((len(tiles[part]), statistics))
+        return replace(schedule, statistics=tuple(averaged(runs)))
 
 
 def crop(lr: Tensor, corner: tuple[int, int], size: tuple[int, int]) -> Tensor:
@@ -173,9 +211,9 @@ def crop(lr: Tensor, corner: tuple[int, int], size: tuple[int, int]) -> Tensor:
     return lr[..., rows[:, None], columns]
 
 
-def add_tile(whole: Tensor, tile: Tensor, corner: tuple[int, int], scale: int) -> None:
-    """Add a weighted HR tile (3, H, W) to an HR image, cutting off what lies outside."""
-    top, left = corner[0] * scale, corner[1] * scale
-    rows = slice(max(0, top), min(whole.shape[-2], top + tile.shape[-2]))
-    columns = slice(max(0, left), min(whole.shape[-1], left + tile.shape[-1]))
+def add_tile(whole: Tensor, tile: Tensor, corner: tuple[int, int]) -> None:
+    """Add a part (C, H, W) to an image at a corner in the image's pixels, cutting off what lies outside."""
+    top, left = corner
+    rows = slice(max(0, top), max(0, min(whole.shape[-2], top + tile.shape[-2])))
+    columns = slice(max(0, left), max(0, min(whole.shape[-1], left + tile.shape[-1])))
     whole[:, rows, columns] += tile[:, rows.start - top : rows.stop - top, columns.start - left : columns.stop - left]

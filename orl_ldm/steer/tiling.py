@@ -1,7 +1,8 @@
 """Tiles of a scene on one absolute grid, and the weights that blend them.
 
-All sizes are LR pixels unless said otherwise. Every tile has the same size and starts at a multiple of the stride, so
-the same ground lies in the same tile whatever part of a scene is computed.
+All sizes are LR pixels unless said otherwise. Tiles have one size and start at multiples of the stride, counted from
+the scene's corner, so that the same ground lies in the same tile whatever part of a scene is computed. Where the last
+tile reaches beyond the scene it is filled by reflection.
 """
 
 from collections.abc import Iterator
@@ -13,10 +14,15 @@ import numpy.typing as npt
 
 @dataclass(frozen=True)
 class Grid:
-    """Tiles of `tile` pixels a side, overlapping by `overlap`. Raises ValueError unless 0 <= 2 overlap < tile."""
+    """Tiles along one axis of a scene of `size` pixels: `tile` pixels each, neighbors share `overlap`.
 
+    `shift` moves the whole grid that many pixels before the scene's begin. ValueError unless 0 <= 2 overlap < tile.
+    """
+
+    size: int
     tile: int
     overlap: int
+    shift: int = 0
 
     def __post_init__(self) -> None:
         if not 0 <= 2 * self.overlap < self.tile:
@@ -27,29 +33,64 @@ class Grid:
         """Pixels from one tile's corner to the next one's."""
         return self.tile - self.overlap
 
-    def corners(self, begin: int, end: int) -> range:
-        """Corners, along one axis, of the tiles that cover pixels [begin, end).
+    @property
+    def corners(self) -> range:
+        """Where the tiles begin: as many as it takes to cover the scene."""
+        more = max(0, -(-(self.size + self.shift - self.tile) // self.stride))
+        return range(-self.shift, -self.shift + more * self.stride + 1, self.stride)
 
-        The first corner lies at or before `begin - overlap`, so that every pixel is covered by full weight.
-        """
-        first = (begin - self.overlap) // self.stride * self.stride
-        return range(first, end, self.stride)
+    def touching(self, begin: int, end: int) -> range:
+        """Corners of the tiles that share pixels with [begin, end)."""
+        corners = self.corners
+        first = max(0, (begin - self.tile - corners[0]) // self.stride + 1)
+        last = min(len(corners), -(-(end - corners[0]) // self.stride))
+        return corners[first:last]
 
-    def over(self, rows: tuple[int, int], columns: tuple[int, int]) -> Iterator[tuple[int, int]]:
-        """(row, column) corners of the tiles that cover a rectangle, row by row."""
-        for row in self.corners(*rows):
-            for column in self.corners(*columns):
-                yield row, column
+    def weights(self, corner: int, scale: int) -> npt.NDArray[np.float32]:
+        """(scale * tile,) weights of a tile's HR pixels: a raised cosine across each overlap with a neighbor.
 
-    def weights(self, scale: int) -> npt.NDArray[np.float32]:
-        """(scale * tile,) weights of a tile's HR pixels along one axis: a raised cosine across each overlap.
-
-        Weights of neighboring tiles sum to 1 at every pixel; the weight of a pixel is the product over both axes.
+        Weights of neighboring tiles sum to 1 at every pixel; in two dimensions, weights are products.
         """
         ramp_size = scale * self.overlap
-        ramp = 0.5 - 0.5 * np.cos(np.pi * (np.arange(ramp_size) + 0.5) / max(ramp_size, 1))
-        flat = np.ones(scale * self.tile - 2 * ramp_size)
-        return np.concatenate([ramp, flat, ramp[::-1]]).astype(np.float32)
+        ramp = (0.5 - 0.5 * np.cos(np.pi * (np.arange(ramp_size) + 0.5) / max(ramp_size, 1))).astype(np.float32)
+        line = np.ones(scale * self.tile, np.float32)
+        if ramp_size and corner != self.corners[0]:
+            line[:ramp_size] = ramp
+        if ramp_size and corner != self.corners[-1]:
+            line[-ramp_size:] = 1 - ramp
+        return line
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """The tiles of a scene: a grid of rows and one of columns."""
+
+    rows: Grid
+    columns: Grid
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        """(row, column) corners, row by row."""
+        for row in self.rows.corners:
+            for column in self.columns.corners:
+                yield row, column
+
+    @property
+    def tile(self) -> tuple[int, int]:
+        """Height and width of every tile."""
+        return self.rows.tile, self.columns.tile
+
+    def weight(self, corner: tuple[int, int], scale: int) -> npt.NDArray[np.float32]:
+        """(scale * height, scale * width) weights of a tile's HR pixels."""
+        return np.outer(self.rows.weights(corner[0], scale), self.columns.weights(corner[1], scale))
+
+
+def tiling(size: tuple[int, int], tile: int, overlap: int, multiple: int, smallest: int, shift: int = 0) -> Tiling:
+    """The tiles of a scene of (height, width) pixels; one smaller tile along an axis that is shorter than a tile."""
+    grids = []
+    for side in size:
+        fits = min(tile, max(smallest, -(-(side + shift) // multiple) * multiple))
+        grids.append(Grid(side, fits, min(overlap, (fits - 1) // 2), shift))
+    return Tiling(*grids)
 
 
 def reflected(begin: int, end: int, size: int) -> npt.NDArray[np.int64]:

@@ -62,7 +62,7 @@ def test_an_image_that_is_too_large_for_one_piece_is_tiled_without_holes(
     steered: SteeredSR, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(door, "WHOLE", 16)
-    monkeypatch.setattr(door, "TILES", Grid(16, 4))
+    monkeypatch.setattr(door, "TILE", 16)
     lr = image(40, 30)
     hr = steered(lr)
     assert hr.shape == (1, 3, 160, 120)
@@ -93,15 +93,16 @@ def test_a_policy_of_another_ldm_is_refused_or_warned_about(tmp_path: Path, ldm_
         SteeredSR.load(str(tmp_path / "policy"), str(ldm_folder), any_ldm=True)
 
 
-@given(st.integers(8, 40), st.data())
-def test_tiles_cover_every_pixel_with_weights_that_sum_to_one(tile: int, data: st.DataObject) -> None:
-    grid = Grid(tile, data.draw(st.integers(0, (tile - 1) // 2)))
-    begin = data.draw(st.integers(0, 100))
-    end = begin + data.draw(st.integers(1, 150))
+@given(st.integers(1, 200), st.integers(8, 40), st.data())
+def test_tiles_cover_every_pixel_with_weights_that_sum_to_one(size: int, tile: int, data: st.DataObject) -> None:
+    grid = Grid(size, tile, data.draw(st.integers(0, (tile - 1) // 2)), data.draw(st.integers(0, tile - 1)))
     total = np.zeros(400, np.float64)
-    for corner in grid.corners(begin, end):
-        total[corner + 50 : corner + 50 + tile] += grid.weights(1)
-    np.testing.assert_allclose(total[begin + 50 : end + 50], 1, atol=1e-6)
+    for corner in grid.corners:
+        total[corner + 50 : corner + 50 + tile] += grid.weights(corner, 1)
+    np.testing.assert_allclose(total[50 : size + 50], 1, atol=1e-6)
+    begin = data.draw(st.integers(0, size - 1))
+    end = data.draw(st.integers(begin + 1, size))
+    assert list(grid.touching(begin, end)) == [c for c in grid.corners if c < end and begin < c + tile]
 
 
 @given(st.integers(1, 12), st.integers(-40, 40), st.integers(1, 40))
