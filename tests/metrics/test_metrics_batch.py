@@ -96,10 +96,10 @@ def test_tiles_change_no_number(metrics: Metrics, monkeypatch: pytest.MonkeyPatc
     generator = torch.Generator().manual_seed(0)
     target = F.interpolate(torch.rand(1, 3, 40, 40, generator=generator), size=size, mode="bicubic").clamp(0, 1)
     output = (target + 0.1 * torch.rand(target.shape, generator=generator)).clamp(0, 1)
-    whole, maps = metrics(output, target), (ssim_map(output, target), *metrics._lpips.maps(output, target))
+    whole, maps = metrics(output, target), (ssim_map(output, target), *metrics._metrics["lpips"].maps(output, target))
     assert maps[0].shape == (1, *size)
     monkeypatch.setattr(tiles, "SIDE", 320)
-    for found, expected in zip((ssim_map(output, target), *metrics._lpips.maps(output, target)), maps, strict=True):
+    for found, expected in zip((ssim_map(output, target), *metrics._metrics["lpips"].maps(output, target)), maps, strict=True):
         torch.testing.assert_close(found, expected, atol=2e-5, rtol=1e-4)
     torch.testing.assert_close(metrics(output, target), whole, atol=1e-5, rtol=1e-5)
 

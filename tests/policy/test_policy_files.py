@@ -140,7 +140,7 @@ def test_a_file_in_the_place_of_a_folder_is_refused(tmp_path: Path) -> None:
 
 
 def test_embedded_is_the_policy_that_ships(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(files, "EMBEDDED", tmp_path / "embedded-policy")
+    monkeypatch.setattr(files, "shipped", lambda name: tmp_path / name)
     with pytest.raises(UserError, match="there is no embedded policy in this installation"):
         open_policy("embedded")
     save_policy(BetaPolicy(SPEC, (16,)), tmp_path / "embedded-policy", {"whose": "the project's"})
@@ -150,7 +150,7 @@ def test_embedded_is_the_policy_that_ships(tmp_path: Path, monkeypatch: pytest.M
 def test_half_a_policy_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Interrupted while one policy replaces another one: the weights of one never go with the facts of the other."""
     save_policy(BetaPolicy(SPEC, (16,)), tmp_path, {"whose": "the first's"})
-    monkeypatch.setattr(Path, "write_text", lambda *args, **kwargs: 1 / 0)
+    monkeypatch.setattr(files, "write_text", lambda *args, **kwargs: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         save_policy(BetaPolicy(SPEC, (16,)), tmp_path, {"whose": "the second's"})
     with pytest.raises(UserError, match="there is no policy in"):
