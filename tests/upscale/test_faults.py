@@ -119,7 +119,7 @@ def test_a_disk_that_fills_keeps_what_was_finished(tmp_path: Path, monkeypatch: 
     rename = Path.rename
 
     def full(self: Path, target: Path) -> Path:
-        if target.name.startswith("r0000040"):
+        if target.name.startswith("r0000032"):
             raise OSError(28, "No space left on device")
         return rename(self, target)
 
