@@ -16,6 +16,7 @@ import numpy.typing as npt
 class Grid:
     """Tiles along one axis of a scene of `size` pixels: `tile` pixels each, neighbors share `overlap`.
 
+    Tiles reach `border` pixels beyond both ends of the scene, since networks pad what they are given with zeros.
     `shift` moves the whole grid that many pixels before the scene's begin. ValueError unless 0 <= 2 overlap < tile.
     """
 
@@ -23,6 +24,7 @@ class Grid:
     tile: int
     overlap: int
     shift: int = 0
+    border: int = 0
 
     def __post_init__(self) -> None:
         if not 0 <= 2 * self.overlap < self.tile:
@@ -36,8 +38,9 @@ class Grid:
     @property
     def corners(self) -> range:
         """Where the tiles begin: as many as it takes to cover the scene."""
-        more = max(0, -(-(self.size + self.shift - self.tile) // self.stride))
-        return range(-self.shift, -self.shift + more * self.stride + 1, self.stride)
+        first = -self.shift - self.border
+        more = max(0, -(-(self.size + self.border - first - self.tile) // self.stride))
+        return range(first, first + more * self.stride + 1, self.stride)
 
     def touching(self, begin: int, end: int) -> range:
         """Corners of the tiles that share pixels with [begin, end)."""
@@ -89,7 +92,8 @@ def tiling(size: tuple[int, int], tile: int, overlap: int, multiple: int, smalle
     grids = []
     for side in size:
         fits = min(tile, max(smallest, -(-(side + shift) // multiple) * multiple))
-        grids.append(Grid(side, fits, min(overlap, (fits - 1) // 2), shift))
+        border = overlap // 2 if side > fits else 0
+        grids.append(Grid(side, fits, min(overlap, (fits - 1) // 2), shift, border))
     return Tiling(*grids)
 
 

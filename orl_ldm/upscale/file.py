@@ -4,8 +4,7 @@ import errno
 import time
 import warnings
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
-from importlib.metadata import PackageNotFoundError, version
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from orl_ldm.upscale.mosaic import Placed, write_mosaic, write_plane
 from orl_ldm.upscale.options import Options, readable
 from orl_ldm.upscale.picture import require_picture
 from orl_ldm.upscale.plan import CACHE, Piece, Plan, disk_needed, fixed_memory, make_plan, require_room
+from orl_ldm.upscale.provenance import identity_of, provenance
 from orl_ldm.upscale.report import Report
 from orl_ldm.upscale.scene import Scene, decide, from_stored, part_of, to_stored
 from orl_ldm.upscale.source import Source, digest_of, open_source
@@ -60,8 +60,13 @@ def upscale_one(
             raise UserError(
                 f"{path} cannot be written: {'it is a folder' if path.is_dir() else 'its folder is missing'}"
             )
-    if uncertainty is not None and (kind_of(uncertainty) != "TIFF" or uncertainty == target or steered is None):
-        raise UserError("--uncertainty needs a .tif of its own, and the steered method")
+    if uncertainty is not None and (
+        kind_of(uncertainty) != "TIFF"
+        or uncertainty == target
+        or uncertainty.parent.absolute() != target.parent.absolute()
+        or steered is None
+    ):
+        raise UserError("--uncertainty needs a .tif of its own, beside the target, and the steered method")
     try:
         with (
             warnings.catch_warnings(action="ignore", category=NotGeoreferencedWarning),
@@ -107,16 +112,17 @@ class Job:
             if dataset.crs or dataset.gcps[0]:
                 self.notes.append(f"{self.kind} holds no georeference")
 
-    def tiles(self, tile: int) -> Tiling:
-        """The scene's tiles."""
+    def tiles(self, tile: int, shift: int = 0) -> Tiling:
+        """The scene's tiles; decisions are made from those of the grid that is not shifted."""
         if self.steered is not None:
-            return self.steered.tiling(self.source.size, tile, self.options.shift)
-        return tiling(self.source.size, tile, min(16, tile // 4), BICUBIC[1], BICUBIC[2], self.options.shift)
+            return self.steered.tiling(self.source.size, tile, shift)
+        return tiling(self.source.size, tile, min(16, tile // 4), BICUBIC[1], BICUBIC[2], shift)
 
     def plan(self, tile: int) -> Plan:
         """How the scene is cut."""
         planes = 3 + (self.uncertainty is not None)
-        return make_plan(self.source, self.tiles(tile), self.part, self.scale, self.options, planes)
+        tiles = self.tiles(tile, self.options.shift)
+        return make_plan(self.source, tiles, self.part, self.scale, self.options, planes)
 
     def estimate(self) -> Report:
         """What `run` would need; one tile is computed to learn how long it takes."""
@@ -131,22 +137,20 @@ class Job:
             began = time.perf_counter()
             engine.hr(tile)
             seconds = (time.perf_counter() - began) * plan.tile_count
-        return self._report(plan, 0, plan.tile_count, 0, seconds, Quality(None, None, None, None), True)
+        return self._report(plan, (plan.tile_count, 0, 0, 0), seconds, None)
 
     def run(self) -> Report:
         """Make the file."""
         before = self._stamp()
         with working_folder(self.target) as work:
-            identity = self._identity()
+            identity = identity_of(self.source, self.steered, self.options, self.uncertainty)
             stored = work.begin(identity, self.overwrite)
             require_room(disk_needed(self.source, self.plan(self.options.tile)), work.size, self.target.parent)
             while True:
-                scene = (
-                    from_stored(stored)
-                    if stored
-                    else decide(self.source, self.tiles(self.options.tile), self.steered, self.options)
-                )
-                if not stored:
+                if stored:
+                    scene = from_stored(stored)
+                else:
+                    scene = decide(self.source, self.tiles(self.options.tile), self.steered, self.options)
                     work.decide(identity, to_stored(scene))
                 self._explain(scene)
                 plan = self.plan(scene.tile)
@@ -164,23 +168,7 @@ class Job:
                 raise UserError(f"{self.source.path.name} changed while it was being read: run again")
             quality = self._finish(work, plan, scene, identity)
         seconds = time.perf_counter() - self.started
-        return self._report(plan, found, engine.tiles, engine.empty, seconds, quality, False, engine.calls)
-
-    def _identity(self) -> dict[str, Any]:
-        """Everything that the result depends on."""
-        networks = {}
-        if self.steered is not None:
-            steered = self.steered
-            networks = {
-                "policy": steered.policy_digest,
-                "preference": dict(steered.weights),
-                "LDM": steered.ldm.digest,
-                "sampler": asdict(steered.sampler),
-                "device": steered.ldm.device.type,
-            }
-        options = {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(self.options).items()}
-        made = {"uncertainty": self.uncertainty.name if self.uncertainty else None, "version": _version()}
-        return {"input": digest_of(self.source), **networks, **options, **made}
+        return self._report(plan, (engine.tiles, engine.empty, engine.calls, found), seconds, quality)
 
     def _explain(self, scene: Scene) -> None:
         if scene.survey.guessed:
@@ -232,7 +220,8 @@ class Job:
     def _finish(self, work: Work, plan: Plan, scene: Scene, identity: dict[str, Any]) -> Quality:
         window = Window(plan.columns[0], plan.rows[0], plan.columns[1] - plan.columns[0], plan.rows[1] - plan.rows[0])
         mosaic = work.folder / "mosaic.vrt"
-        write_mosaic(mosaic, self.source, window, self.scale, self._placed(work, plan, ""), self._tags(scene, identity))
+        tags = provenance(scene, self.steered, self.options, identity)
+        write_mosaic(mosaic, self.source, window, self.scale, self._placed(work, plan, ""), tags)
         with rasterio.open(mosaic) as result:
             quality = measure(self.source, result, self.part, plan.tiles, self.scale)
         made = [(mosaic, self.target, self.kind)]
@@ -268,49 +257,15 @@ class Job:
             for piece in plan
         ]
 
-    def _tags(self, scene: Scene, identity: dict[str, Any]) -> dict[str, str]:
-        """Provenance: digests, never paths."""
-        tags = {
-            "ORL_LDM_VERSION": identity["version"],
-            "ORL_LDM_METHOD": self.options.method + (" faithful" if self.options.faithful else ""),
-            "ORL_LDM_INPUT": identity["input"],
-            "ORL_LDM_RANGE": f"{scene.survey.low!r},{scene.survey.high!r}",
-            "ORL_LDM_TILE": str(scene.tile),
-        }
-        if self.steered is not None:
-            tags |= {
-                "ORL_LDM_POLICY": identity["policy"],
-                "ORL_LDM_LDM": identity["LDM"],
-                "ORL_LDM_SEED": str(self.options.seed),
-                "ORL_LDM_PREFERENCE": ",".join(f"{k}={v:g}" for k, v in identity["preference"].items()),
-            }
-        return tags
-
     def _stamp(self) -> tuple[int, int]:
         status = self.source.path.stat()
         return status.st_size, status.st_mtime_ns
 
-    def _report(
-        self,
-        plan: Plan,
-        found: int,
-        tiles: int,
-        empty: int,
-        seconds: float,
-        quality: Quality,
-        dry: bool,
-        calls: int = 0,
-    ) -> Report:
+    def _report(self, plan: Plan, done: tuple[int, int, int, int], seconds: float, quality: Quality | None) -> Report:
+        """`done` counts tiles, empty tiles, calls of each tile and pieces that were there; no quality: a dry run."""
         height, width = ((b - a) * self.scale for a, b in self.part)
-        disk = disk_needed(self.source, plan) if dry else self.target.stat().st_size
+        disk = self.target.stat().st_size if quality else disk_needed(self.source, plan)
         return Report(
-            self.source.path.name, str(self.target), width, height, tiles, empty, calls, found, seconds,
-            width * height / 1e6, disk, quality, tuple(self.notes), dry,
+            self.source.path.name, str(self.target), width, height, *done, seconds, width * height / 1e6, disk,
+            quality or Quality(None, None, None, None), tuple(self.notes), quality is None,
         )  # fmt: skip
-
-
-def _version() -> str:
-    try:
-        return version("orl-ldm")
-    except PackageNotFoundError:  # run from a clone that is not installed
-        return "unknown"

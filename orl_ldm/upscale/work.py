@@ -140,7 +140,7 @@ def _digest(pixels: npt.NDArray[Any]) -> bytes:
 
 @contextmanager
 def working_folder(target: Path) -> Iterator[Work]:
-    """The locked working folder of a target, deleted when the block ends without an exception.
+    """The locked working folder of a target, deleted when the block ends without an exception or with nothing in it.
 
     Raises UserError where it cannot be made, or another process works on the same target.
     """
@@ -154,7 +154,12 @@ def working_folder(target: Path) -> Iterator[Work]:
     with locked(lock, f"is writing {target.name}"):
         for path in folder.glob("*.part*"):
             path.unlink()
-        yield Work(folder)
+        try:
+            yield Work(folder)
+        except BaseException:
+            if not (folder / "manifest.json").exists():  # nothing to go on with
+                shutil.rmtree(folder)
+            raise
         shutil.rmtree(folder)
 
 

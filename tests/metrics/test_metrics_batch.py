@@ -99,7 +99,9 @@ def test_tiles_change_no_number(metrics: Metrics, monkeypatch: pytest.MonkeyPatc
     whole, maps = metrics(output, target), (ssim_map(output, target), *metrics._metrics["lpips"].maps(output, target))
     assert maps[0].shape == (1, *size)
     monkeypatch.setattr(tiles, "SIDE", 320)
-    for found, expected in zip((ssim_map(output, target), *metrics._metrics["lpips"].maps(output, target)), maps, strict=True):
+    for found, expected in zip(
+        (ssim_map(output, target), *metrics._metrics["lpips"].maps(output, target)), maps, strict=True
+    ):
         torch.testing.assert_close(found, expected, atol=2e-5, rtol=1e-4)
     torch.testing.assert_close(metrics(output, target), whole, atol=1e-5, rtol=1e-5)
 

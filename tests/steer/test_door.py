@@ -95,11 +95,12 @@ def test_a_policy_of_another_ldm_is_refused_or_warned_about(tmp_path: Path, ldm_
 
 @given(st.integers(1, 200), st.integers(8, 40), st.data())
 def test_tiles_cover_every_pixel_with_weights_that_sum_to_one(size: int, tile: int, data: st.DataObject) -> None:
-    grid = Grid(size, tile, data.draw(st.integers(0, (tile - 1) // 2)), data.draw(st.integers(0, tile - 1)))
+    overlap, shift, border = (data.draw(st.integers(0, most)) for most in ((tile - 1) // 2, tile - 1, 8))
+    grid = Grid(size, tile, overlap, shift, border)
     total = np.zeros(400, np.float64)
     for corner in grid.corners:
-        total[corner + 50 : corner + 50 + tile] += grid.weights(corner, 1)
-    np.testing.assert_allclose(total[50 : size + 50], 1, atol=1e-6)
+        total[corner + 60 : corner + 60 + tile] += grid.weights(corner, 1)
+    np.testing.assert_allclose(total[60 - border : size + 60 + border], 1, atol=1e-6)
     begin = data.draw(st.integers(0, size - 1))
     end = data.draw(st.integers(begin + 1, size))
     assert list(grid.touching(begin, end)) == [c for c in grid.corners if c < end and begin < c + tile]

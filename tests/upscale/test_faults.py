@@ -99,6 +99,7 @@ def test_targets_that_cannot_be(tmp_path: Path) -> None:
     refused("--window|the window 0,0,30,5 does not lie", source, tmp_path / "out.tif", window=(0, 0, 30, 5))
     refused("--bands names band 4", source, tmp_path / "out.tif", bands=(4, 1, 2))
     refused("memory are too little", source, tmp_path / "out.tif", memory=2**29)
+    assert not (tmp_path / ".out.tif.orl-ldm").exists()
     with pytest.raises(UserError, match="there is no setting 'seeed'"):
         upscale_file(source, tmp_path / "out.tif", seeed=1)
 
@@ -118,7 +119,7 @@ def test_a_disk_that_fills_keeps_what_was_finished(tmp_path: Path, monkeypatch: 
     rename = Path.rename
 
     def full(self: Path, target: Path) -> Path:
-        if target.name.startswith("r0000040"):
+        if target.name.startswith("r0000032"):
             raise OSError(28, "No space left on device")
         return rename(self, target)
 
