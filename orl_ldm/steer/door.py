@@ -16,6 +16,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from orl_ldm.config import build
 from orl_ldm.diffusion.config import LDMConfig, SamplerConfig
 from orl_ldm.diffusion.ldm import LDM, open_ldm
 from orl_ldm.diffusion.sampler import sample
@@ -91,7 +92,7 @@ class SteeredSR:
             if not any_ldm:
                 raise UserError(f"{problem}: name that LDM, or allow any (any_ldm=True, --any-ldm)")
             warnings.warn(problem, stacklevel=2)
-        sampler = SamplerConfig(**opened.facts.get("sampler", {}))
+        sampler = build(SamplerConfig, opened.facts.get("sampler", {}), f"the policy {policy!r}")
         return cls(network, opened.policy, sampler, opened.weights, seed, opened.digest)
 
     @property
