@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import rasterio
 import torch
-from conftest import picture, read, write_tiff
 from PIL import Image
 from typer.testing import CliRunner
+from upscale_samples import picture, read, write_tiff
 
 from orl_ldm import SteeredSR, SteeredSRPipeline, upscale_file
 from orl_ldm.cli.main import app

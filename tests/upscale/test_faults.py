@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import rasterio
 import torch
-from conftest import picture, read, write_tiff
 from PIL import Image
+from upscale_samples import picture, read, write_tiff
 
 from orl_ldm import SteeredSR, upscale_file
 from orl_ldm.errors import UserError

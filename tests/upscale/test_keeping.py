@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import rasterio
 from affine import Affine
-from conftest import picture, read, write_tiff
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -15,6 +14,7 @@ from rasterio.control import GroundControlPoint
 from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.rpc import RPC
 from rio_cogeo import cog_validate
+from upscale_samples import picture, read, write_tiff
 
 from orl_ldm import SteeredSR, upscale_file
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import picture, write_tiff
 from filelock import FileLock
+from upscale_samples import picture, write_tiff
 
 from orl_ldm import SteeredSR, upscale_file
 from orl_ldm.errors import UserError
