@@ -8,7 +8,6 @@ import warnings
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
@@ -32,7 +31,6 @@ from orl_ldm.steer.tiling import Tiling, reflected, tiling
 
 Image = TypeVar("Image", Tensor, npt.NDArray[np.uint8], npt.NDArray[np.float32])
 
-EMBEDDED = Path(__file__).resolve().parents[2] / "data" / "embedded-policy"
 
 #: Largest LR side that is computed in one piece; larger images are computed in tiles.
 WHOLE = 256
@@ -80,9 +78,7 @@ class SteeredSR:
         without it the policy has its own. A policy that was learned with another LDM is refused, or with `any_ldm`
         warned about. Raises UserError for whatever does not fit.
         """
-        if policy == "embedded" and not EMBEDDED.is_dir():
-            raise UserError(f"no policy ships with this version ({EMBEDDED.name} is missing): name a policy's folder")
-        opened = open_policy(EMBEDDED if policy == "embedded" else policy, prefer or "", spec())
+        opened = open_policy(policy, prefer or "", spec())
         network = open_ldm(LDMConfig(id=ldm, device=device))
         if (learned_with := opened.facts.get("ldm_digest")) not in (None, network.digest):
             problem = (

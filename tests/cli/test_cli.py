@@ -282,7 +282,7 @@ def test_every_algorithm_of_d3rlpy_yields_a_policy_that_steers(
         assert rollout.images.shape == batch.hr.shape and (rollout.nfe <= 5).all()
 
 
-def test_a_policy_without_a_dial_says_so(settings: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_policy_for_one_preference_says_so(settings: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert call("collect", "demo", *settings, capsys=capsys)[0] == 0
     assert call("train", "demo", *settings, capsys=capsys)[0] == 0
     status, printed = call("evaluate", "demo", "--prefer", "distortion=1,speed=0", *settings, capsys=capsys)
@@ -291,7 +291,9 @@ def test_a_policy_without_a_dial_says_so(settings: list[str], capsys: pytest.Cap
 
 
 @pytest.mark.slow
-def test_the_dial_draws_a_frontier(tmp_path: Path, settings: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_preference_conditioned_policy_draws_a_frontier(
+    tmp_path: Path, settings: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
     few = ["--set", "train.preference_conditioned=true", "--set", 'evaluate.frontier=["distortion=1", "perception=1"]']
     status, printed = call("demo", "demo", *settings, *few, capsys=capsys)
     assert status == 0, printed

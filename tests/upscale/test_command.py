@@ -17,7 +17,9 @@ from upscale_samples import picture, read, write_tiff
 from orl_ldm import SteeredSR, SteeredSRPipeline, upscale_file
 from orl_ldm.cli.main import app
 from orl_ldm.cli.rio import upscale as rio_upscale
+from orl_ldm.diffusion.model_files import model_files
 from orl_ldm.errors import UserError
+from orl_ldm.policy import open_policy
 from orl_ldm.upscale import engine, plan
 
 
@@ -42,10 +44,13 @@ def test_one_file(tmp_path: Path, policy_folder: Path, ldm_folder: Path) -> None
     assert run(source, "-o", target, "--method", "bicubic")[0] == 2
 
 
-def test_nothing_ships_yet_is_said_in_one_sentence(tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_the_shipped_policy_belongs_to_the_shipped_ldm_and_upscales_right_away(tmp_path: Path) -> None:
     source = write_tiff(tmp_path / "in.tif", picture(24, 20))
     code, said = run(source, "-o", tmp_path / "out.tif")
-    assert code == 2 and "no policy ships with this version" in said
+    assert code == 0, said
+    assert read(tmp_path / "out.tif").shape == (3, 96, 80)
+    assert open_policy("embedded").facts["ldm_digest"] == model_files("embedded").digest
 
 
 def test_folders_go_on_past_a_broken_file(tmp_path: Path) -> None:
