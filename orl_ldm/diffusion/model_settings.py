@@ -31,9 +31,9 @@ SUPPORTED: Mapping[str, Mapping[str, tuple[tuple[Any, ...], str]]] = {
     },
     "AutoencoderDC": {"in_channels": _RGB},
     "scheduler": {
-        "prediction_type": (("epsilon", "v_prediction", "sample"), "the sampler knows no other"),
+        "prediction_type": (("epsilon", "v_prediction", "sample"), "the sampler supports no other"),
         "thresholding": (NULL_OR_FALSE, "dynamic thresholding is for pixels, not latents"),
-        "timestep_spacing": (("leading", "trailing", "linspace"), "the sampler knows no other"),
+        "timestep_spacing": (("leading", "trailing", "linspace"), "the sampler supports no other"),
         "timestep_type": (("discrete",), "the denoiser is given timesteps, not noise levels"),
         "variance_type": (
             (None, "fixed_small", "fixed_small_log", "fixed_large", "fixed_large_log"),

@@ -23,7 +23,7 @@ RESCALE = "scale them to 8 bits first, for example with gdal_translate -ot Byte 
 
 
 def read_pixels(file: Path | bytes) -> Pixels:
-    """(H, W, 3) uint8 of an image file or of its bytes, turned upright as its EXIF data say; alpha is dropped.
+    """(H, W, 3) uint8 of an image file or of its bytes, rotated upright as its EXIF data say; alpha is dropped.
 
     Raises ValueError or OSError, with the reason, for files that cannot be read and for depths that are refused.
     """
