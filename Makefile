@@ -42,7 +42,7 @@ report: setup  ## Write tables, figures and page of an evaluation again
 pretrain: setup  ## Train an LDM of your own          (PIPELINE=pretrain, SET="--set 'sources=[{source=\"my/images\"}]'")
 	$(RUN) pretrain $(if $(filter pretrain%,$(PIPELINE)),$(PIPELINE),pretrain) $(SET)
 
-check: setup lint  ## Lint, types, import contracts and the quick tests (about a minute)
+check: setup lint  ## Lint, types, import contracts and the quick tests
 	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n 2 -m "not slow"
 
 test: setup lint  ## Lint, types, import contracts and all tests

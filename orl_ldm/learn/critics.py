@@ -83,7 +83,7 @@ class CriticConfig:
     bc_weight: float = 0.002  # weight of the log-likelihood of logged actions
     seeking: float = 20.0  # weight of the log-likelihood of the best candidate, times its gain
     n_candidates: PositiveInt = 32  # actions that are tried in a state
-    seekers: PositiveInt = 32  # states of a batch in which they are tried
+    n_sought: PositiveInt = 32  # states of a batch in which they are tried
     max_kl: PositiveFloat = 0.5  # largest KL to the reference, per state, in nats
     epochs: PositiveInt = 20
     steps: PositiveInt = 80  # gradient steps of an epoch
@@ -195,7 +195,7 @@ class Critics:
         with torch.no_grad():
             kl = kl_divergence(pi, distribution(*self.reference.concentrations(observations)))  # (B,)
         near = kl <= c.max_kl
-        some = slice(c.seekers)  # S of the batch
+        some = slice(c.n_sought)  # S of the batch
         best, gain = self.seek(observations[some], alpha[some], beta[some], actions[some])  # (S, A), (S,)
         sought = gain * distribution(alpha[some], beta[some]).log_prob(best)  # (S,)
         actor_loss = -((value + c.bc_weight * cloned) * near).mean() - c.seeking * (sought * near[some]).mean()

@@ -25,7 +25,7 @@ def shaded(colour: Colour, factor: float) -> Colour:
 
 
 def everywhere(canvas: Canvas) -> Box:
-    """A box that covers the picture however it is turned."""
+    """A box that covers the picture at any rotation."""
     return -canvas.reach, -canvas.reach, canvas.reach, canvas.reach
 
 
